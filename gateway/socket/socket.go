@@ -1,4 +1,492 @@
 package socket
 
+import (
+	"crypto/tls"
+	"encoding/binary"
+	"errors"
+	"io"
+	"net"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/lxzan/gws"
+
+	"tickgate/codec"
+)
+
+const (
+	// unreadMax is how many bytes a client may have been sent and not read,
+	// unless it is known to read more than that in a second. A client's own
+	// receive buffer would hide seconds of prices.
+	unreadMax = 64 << 10
+
+	// idlePing keeps middleboxes, which forget a connection after 30 to 60 s
+	// without a byte, from forgetting this one.
+	idlePing = 25 * time.Second
+
+	// deadMax is how long bytes may be under way without any sign of the
+	// peer's TCP.
+	deadMax = 15 * time.Second
+
+	// userTimeoutSlack is how much later than StallMax the kernel may give up:
+	// TCP_USER_TIMEOUT also kills a living peer whose window is closed, and
+	// such a one shall get the reason "stalled" from us.
+	userTimeoutSlack = 15 * time.Second
+
+	// drainMax bounds how long a closing socket waits for its remainder to be
+	// taken, and then for the client to close its side.
+	drainMax = time.Second
+
+	// drainPollMin to drainPollMax is how often the remainder of a closing
+	// socket is tried.
+	drainPollMin = 5 * time.Millisecond
+	drainPollMax = 100 * time.Millisecond
+
+	// tickMin is the least time between two ticks: rates over less say little.
+	tickMin = 500 * time.Millisecond
+
+	pingBytes = 8 // of a ping's payload: the bytes of frames sent before it
+)
+
+// ErrFrameTooBig ends a socket whose frame has more than FrameMax bytes.
+var ErrFrameTooBig = errors.New("socket: frame longer than FrameMax")
+
+// A Handler takes one message of the client; b is its own until it returns. A
+// reason closes the socket.
+type Handler func(text bool, b []byte) codec.CloseReason
+
 // Socket is one client connection that has been upgraded.
-type Socket struct{}
+type Socket struct {
+	// Fixed by Upgrade.
+	wire    *wire
+	tls     *tls.Conn // nil without TLS
+	out     net.Conn  // where frames go: tls or wire
+	guard   guard
+	gws     *gws.Conn
+	opcode  byte // of our frames
+	options *Options
+	remote  netip.AddrPort
+
+	// Owned by Upgrade, then by Serve.
+	upgrading bool
+	handler   Handler
+	readErr   error
+
+	// messageBegan is when the message that is arriving began, by monotonic;
+	// 0 between messages. The reader writes it and Tick reads it.
+	messageBegan atomic.Int64
+
+	closed   atomic.Bool   // as reason != ""
+	finished chan struct{} // closed when finish has ended
+
+	mu       sync.Mutex
+	reason   codec.CloseReason // set once; then nothing but the remainder is sent
+	pong     []byte            // the newest ping's payload that is not answered yet
+	owesPong bool
+	frames   uint64 // sent, the first is 1
+	bytes    uint64 // of frames sent
+	marks    *marks // nil until the client acknowledges a frame
+
+	// What the client has read: told by pongs, which come in reading order,
+	// and by acknowledgements.
+	confirmed uint64 // bytes of frames
+	pinging   bool   // a ping is under way
+	pinged    uint64 // bytes sent before it
+	readRate  uint64 // bytes confirmed between the last two ticks, per second
+
+	// As of the last Tick.
+	tickAt        time.Time
+	tickConfirmed uint64
+	tickProgress  uint64
+	tickBytes     uint64
+	tookAt        time.Time // when the client last took anything, or owed nothing
+	quietAt       time.Time // since when nothing has been sent
+	aheadAt       time.Time // since when bytes have been under way unacknowledged
+}
+
+// marks remembers where recent frames ended, sparsely.
+type marks struct {
+	n  int
+	at [markCount]mark
+}
+
+type mark struct{ frame, bytes uint64 }
+
+// markCount marks, one each markBytes, span four times unreadMax.
+const (
+	markCount = 32
+	markBytes = 8 << 10
+)
+
+// RemoteAddr is the client's address.
+func (s *Socket) RemoteAddr() netip.AddrPort { return s.remote }
+
+// closing tells whether Close has been called.
+func (s *Socket) closing() bool { return s.closed.Load() }
+
+// Ready tells whether the next frame may be spelled: nothing is left over,
+// the kernel sends what it has, and the client reads what it was sent.
+func (s *Socket) Ready() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.reason == "" && s.readingLocked() && s.wire.clear()
+}
+
+// readingLocked tells whether the client has read enough of what it was sent:
+// all but unreadMax, or what it has shown to read in a second.
+func (s *Socket) readingLocked() bool {
+	return s.bytes-s.confirmed <= s.allowanceLocked()
+}
+
+func (s *Socket) allowanceLocked() uint64 {
+	return max(unreadMax, s.readRate, s.confirmed-s.tickConfirmed)
+}
+
+// WriteFrame sends one frame whose payload is buf[HeaderRoom:], and never
+// blocks: what the kernel does not take now is left over for Flush, and whole
+// is false. An error means that the socket is closing.
+func (s *Socket) WriteFrame(buf []byte) (whole bool, err error) {
+	payload := len(buf) - HeaderRoom
+	if payload > FrameMax {
+		s.Close(codec.CloseInternal)
+		return false, ErrFrameTooBig
+	}
+	var f []byte
+	if payload <= controlBytesMax {
+		f = buf[HeaderRoom-2:]
+		f[1] = byte(payload)
+	} else {
+		f = buf[HeaderRoom-4:]
+		f[1] = 126
+		binary.BigEndian.PutUint16(f[2:], uint16(payload))
+	}
+	f[0] = 0x80 | s.opcode
+
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.reason != "" {
+		return false, ErrClosed
+	}
+	if _, err := s.out.Write(f); err != nil {
+		return false, err
+	}
+	whole = s.wire.empty()
+	s.frames++
+	s.bytes += uint64(len(f))
+	if s.marks != nil {
+		s.marks.add(mark{s.frames, s.bytes})
+	}
+	if whole && s.owesPong {
+		s.pongLocked()
+	}
+	if !s.pinging && s.bytes-s.confirmed > s.allowanceLocked()/2 {
+		s.pingLocked()
+	}
+	return whole, nil
+}
+
+// Flush tries the remainder once, and tells whether none is left.
+func (s *Socket) Flush() (done bool, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.reason != "" {
+		return false, ErrClosed
+	}
+	if done, err = s.wire.flush(); done && s.owesPong {
+		s.pongLocked()
+	}
+	return done, err
+}
+
+// Tick is called about once a second with the time. It pings a client that is
+// being sent something and judges whether it lives; a reason means that the
+// socket must be closed.
+func (s *Socket) Tick(now time.Time) codec.CloseReason {
+	if began := s.messageBegan.Load(); began != 0 && now.Sub(started)-time.Duration(began) > s.options.MessageTimeMax {
+		return codec.CloseSlowMessage
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.reason != "" {
+		return ""
+	}
+	if s.tickAt.IsZero() {
+		s.tickAt, s.tookAt, s.quietAt = now, now, now
+		return ""
+	}
+	elapsed := now.Sub(s.tickAt)
+	if elapsed < tickMin {
+		return ""
+	}
+	s.readRate = (s.confirmed - s.tickConfirmed) * uint64(time.Second) / uint64(elapsed)
+
+	if s.bytes != s.tickBytes {
+		s.quietAt = now
+	}
+	if s.wire.empty() && !s.pinging && (s.bytes != s.confirmed || now.Sub(s.quietAt) >= idlePing) {
+		s.pingLocked()
+		s.quietAt = now
+	}
+
+	took := s.confirmed != s.tickConfirmed
+	if !took && (s.pinging || s.bytes != s.confirmed) {
+		progress := s.wire.progress()
+		took = progress != s.tickProgress
+		s.tickProgress = progress
+	}
+	s.tickAt, s.tickConfirmed, s.tickBytes = now, s.confirmed, s.bytes
+	if took || s.bytes == s.confirmed && !s.pinging {
+		s.tookAt, s.aheadAt = now, time.Time{}
+		return ""
+	}
+	if s.readingLocked() && s.wire.clear() {
+		s.tookAt = now // it could be sent more
+	}
+	switch {
+	case s.deadLocked(now):
+		return codec.CloseDead
+	case now.Sub(s.tookAt) >= s.options.StallMax:
+		return codec.CloseStalled
+	}
+	return ""
+}
+
+// deadLocked tells whether segments have been under way for DeadMax without a
+// sign of the peer. Bytes that wait for a closed window are not under way: a
+// peer that does not read is stalled, not dead.
+func (s *Socket) deadLocked(now time.Time) bool {
+	info, err := s.wire.info()
+	if err != nil || info.Unacked == 0 {
+		s.aheadAt = time.Time{}
+		return false
+	}
+	if s.aheadAt.IsZero() {
+		s.aheadAt = now
+	}
+	silent := time.Duration(min(info.Last_ack_recv, info.Last_data_recv)) * time.Millisecond
+	return now.Sub(s.aheadAt) >= s.options.DeadMax && silent >= s.options.DeadMax
+}
+
+// Acked tells that the client has read frame no and all before it.
+func (s *Socket) Acked(no uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if no == 0 || no > s.frames {
+		return // of a frame that was never sent: worth nothing
+	}
+	if s.marks == nil {
+		s.marks = new(marks)
+	}
+	if no == s.frames {
+		s.confirmLocked(s.bytes)
+		return
+	}
+	s.confirmLocked(s.marks.before(no))
+}
+
+func (s *Socket) confirmLocked(bytes uint64) {
+	s.confirmed = max(s.confirmed, bytes)
+	if s.pinging && s.confirmed >= s.pinged {
+		s.pinging = false
+	}
+}
+
+// add keeps m if it is markBytes after the newest mark, and forgets the oldest.
+func (k *marks) add(m mark) {
+	if k.n > 0 && m.bytes-k.at[(k.n-1)%markCount].bytes < markBytes {
+		return
+	}
+	k.at[k.n%markCount] = m
+	k.n++
+}
+
+// before is where the newest marked frame ended that is not after frame no.
+func (k *marks) before(no uint64) uint64 {
+	for i := k.n - 1; i >= max(0, k.n-markCount); i-- {
+		if m := k.at[i%markCount]; m.frame <= no {
+			return m.bytes
+		}
+	}
+	return 0
+}
+
+func (s *Socket) pingLocked() {
+	var payload [pingBytes]byte
+	binary.BigEndian.PutUint64(payload[:], s.bytes)
+	s.controlLocked(opPing, payload[:])
+	s.pinging, s.pinged = true, s.bytes
+}
+
+func (s *Socket) pongLocked() {
+	s.controlLocked(opPong, s.pong)
+	s.pong, s.owesPong = nil, false
+}
+
+// controlLocked sends a control frame. An error has ended the wire, which the
+// reader sees.
+func (s *Socket) controlLocked(op byte, payload []byte) {
+	var f [2 + controlBytesMax]byte
+	f[0], f[1] = 0x80|op, byte(len(payload))
+	_, _ = s.out.Write(f[:2+copy(f[2:], payload)])
+}
+
+// gotPing owes the client a pong: at once if nothing is left over, else the
+// newest one after the frame at hand.
+func (s *Socket) gotPing(payload []byte) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.reason != "" {
+		return
+	}
+	s.pong, s.owesPong = payload, true
+	if s.wire.empty() {
+		s.pongLocked()
+	}
+}
+
+// gotPong takes the answer to our ping. Some libraries answer without the
+// payload; a pong that we did not ask for tells nothing.
+func (s *Socket) gotPong(payload []byte) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.pinging || (len(payload) != 0 && (len(payload) != pingBytes || binary.BigEndian.Uint64(payload) != s.pinged)) {
+		return
+	}
+	s.confirmLocked(s.pinged)
+	s.pinging = false
+	s.guard.frames.giveBack(1)
+	s.wire.reads.giveBack(1)
+}
+
+// Close begins to close and returns at once. The close frame is the last that
+// is sent; the client gets drainMax to take what is left over and as long to
+// close its side; then the connection ends, in Serve. The first reason counts.
+func (s *Socket) Close(reason codec.CloseReason) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.reason != "" {
+		return
+	}
+	s.reason = reason
+	s.closed.Store(true)
+	s.pong, s.owesPong = nil, false
+	if s.wire.room() >= controlRoom/2 {
+		var payload [controlBytesMax]byte
+		binary.BigEndian.PutUint16(payload[:], reason.Code())
+		s.controlLocked(opClose, payload[:2+copy(payload[2:], reason)])
+	}
+	go s.finish() // Serve waits for it
+}
+
+// finish sees the remainder out and makes the reader end.
+func (s *Socket) finish() {
+	defer close(s.finished)
+	if s.tls != nil && s.wire.room() >= controlRoom/4 {
+		_ = s.tls.CloseWrite() // says close_notify; an error has ended the wire
+	}
+	until := time.Now().Add(drainMax)
+	for poll := drainPollMin; ; poll = min(2*poll, drainPollMax) {
+		done, err := s.wire.flush()
+		if err != nil {
+			return // the wire is closed
+		}
+		if done {
+			break
+		}
+		if time.Now().After(until) {
+			s.wire.reset()
+			return
+		}
+		time.Sleep(poll)
+	}
+	_ = s.wire.tcp.CloseWrite() // fails if the peer has reset: reading tells
+	_ = s.wire.tcp.SetReadDeadline(time.Now().Add(drainMax))
+}
+
+// Serve reads until the connection has ended, and tells why it did. Each
+// socket must be served once, even one that is closing.
+func (s *Socket) Serve(h Handler) codec.CloseReason {
+	s.handler = h
+	s.gws.ReadLoop()
+	s.Close(s.endReason())
+	if !errors.Is(s.readErr, io.EOF) { // so that a client that still sends gets the reason and no RST
+		var scrap [readBufferBytes]byte
+		for {
+			if _, err := s.wire.Conn.Read(scrap[:]); err != nil {
+				break
+			}
+		}
+	}
+	<-s.finished
+	_ = s.wire.Close()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.reason
+}
+
+// endReason is why the reading ended.
+func (s *Socket) endReason() codec.CloseReason {
+	var closeFrame *gws.CloseError
+	var op *net.OpError
+	switch {
+	case s.wire.tooFast:
+		return codec.CloseTooFast
+	case s.guard.reason != "":
+		return s.guard.reason
+	case s.guard.gwsCode == 1009:
+		return codec.CloseTooBig
+	case s.guard.gwsCode == 1002, s.guard.gwsCode == 1003, s.guard.gwsCode == 1007:
+		return codec.CloseProtocol
+	case errors.As(s.readErr, &closeFrame):
+		return codec.CloseNormal
+	case errors.As(s.readErr, &op) && op.Op == "local error": // crypto/tls refused what it read
+		return codec.CloseProtocol
+	case errors.Is(s.readErr, syscall.ETIMEDOUT):
+		return codec.CloseDead
+	}
+	return s.wire.ended()
+}
+
+// Stats are figures of one socket.
+type Stats struct {
+	Frames, Bytes uint64 // sent; of frames, before TLS
+	Attempts      uint64 // write(2) calls
+	Left          int    // bytes of the remainder
+	Unread        uint64 // bytes of frames not known to be read
+}
+
+// Stats tells how the socket stands.
+func (s *Socket) Stats() Stats {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.wire.mu.Lock()
+	defer s.wire.mu.Unlock()
+	return Stats{
+		Frames: s.frames, Bytes: s.bytes, Unread: s.bytes - s.confirmed,
+		Attempts: s.wire.attempts, Left: s.wire.leftLocked(),
+	}
+}
+
+// events is what gws calls; all of it comes from Serve's goroutine.
+type events struct{}
+
+func socketOf(c *gws.Conn) *Socket { return c.NetConn().(*guard).s }
+
+func (events) OnOpen(*gws.Conn)                   {}
+func (events) OnClose(c *gws.Conn, err error)     { socketOf(c).readErr = err }
+func (events) OnPing(c *gws.Conn, payload []byte) { socketOf(c).gotPing(payload) }
+func (events) OnPong(c *gws.Conn, payload []byte) { socketOf(c).gotPong(payload) }
+
+func (events) OnMessage(c *gws.Conn, m *gws.Message) {
+	defer m.Close()
+	s := socketOf(c)
+	if s.closing() {
+		return
+	}
+	if reason := s.handler(m.Opcode == gws.OpcodeText, m.Bytes()); reason != "" {
+		s.Close(reason)
+	}
+}

@@ -434,14 +434,14 @@ func (s *Socket) endReason() codec.CloseReason {
 	switch {
 	case s.wire.tooFast:
 		return codec.CloseTooFast
-	case s.guard.reason != "":
-		return s.guard.reason
 	case s.guard.gwsCode == 1009:
 		return codec.CloseTooBig
 	case s.guard.gwsCode == 1002, s.guard.gwsCode == 1003, s.guard.gwsCode == 1007:
 		return codec.CloseProtocol
 	case errors.As(s.readErr, &closeFrame):
-		return codec.CloseNormal
+		return codec.CloseNormal // whatever came after it
+	case s.guard.reason != "":
+		return s.guard.reason
 	case errors.As(s.readErr, &op) && op.Op == "local error": // crypto/tls refused what it read
 		return codec.CloseProtocol
 	case errors.Is(s.readErr, syscall.ETIMEDOUT):

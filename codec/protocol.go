@@ -3,6 +3,7 @@ package codec
 import (
 	"fmt"
 	"iter"
+	"slices"
 	"time"
 )
 
@@ -123,6 +124,13 @@ type SymbolItem struct {
 
 // Len is the number of items.
 func (l *SymbolList) Len() int { return l.n }
+
+// Reset makes l empty and keeps its memory.
+func (l *SymbolList) Reset() { l.packed, l.n = l.packed[:0], 0 }
+
+// Grow makes room for so many more bytes: an item takes its name's and 2, and
+// 16 more if it has from.
+func (l *SymbolList) Grow(bytes int) { l.packed = slices.Grow(l.packed, bytes) }
 
 // Append adds an item; its name must be at most 255 bytes.
 func (l *SymbolList) Append(it SymbolItem) {

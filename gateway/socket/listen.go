@@ -19,8 +19,9 @@ func sorted(s []string) []string {
 	return s
 }
 
-// Admit decides on a connection that has just been accepted. If ok, release is
-// called once when it is closed, whatever became of it.
+// Admit decides on a connection that has just been accepted, and may wait: the
+// next ones wait in the kernel. If ok, release is called once, when the
+// connection has been upgraded or closed.
 type Admit func(client netip.Addr) (release func(), ok bool)
 
 // Listener accepts the connections that an [Upgrader] can take over.

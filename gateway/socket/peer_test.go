@@ -9,6 +9,7 @@ import (
 	"crypto/x509"
 	"encoding/binary"
 	"encoding/pem"
+	"flag"
 	"fmt"
 	"io"
 	"log"
@@ -26,7 +27,10 @@ import (
 	"tickgate/codec"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	_ = flag.Set("test.parallel", "16") // these tests wait more than they compute
+	goleak.VerifyTestMain(m)
+}
 
 // server is a listener whose sockets are served until the test ends.
 type server struct {
@@ -221,8 +225,9 @@ func (s *server) wantEnd(t *testing.T, reasons ...codec.CloseReason) {
 	}
 }
 
-// both runs a test plain and over TLS.
+// both runs a test plain and over TLS, beside other tests.
 func both(t *testing.T, f func(t *testing.T, useTLS bool)) {
+	t.Parallel()
 	t.Run("plain", func(t *testing.T) { t.Parallel(); f(t, false) })
 	t.Run("tls", func(t *testing.T) { t.Parallel(); f(t, true) })
 }

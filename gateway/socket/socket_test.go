@@ -1,11 +1,15 @@
 package socket
 
 import (
+	"bufio"
 	"bytes"
 	"encoding/binary"
 	"errors"
+	"io"
 	"log/slog"
+	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"runtime"
 	"strings"
@@ -534,7 +538,7 @@ func TestIdle(t *testing.T) {
 
 // Memory and write attempts of clients that never read are bounded.
 func TestManyThatNeverRead(t *testing.T) {
-	both(t, func(t *testing.T, useTLS bool) {
+	each := func(t *testing.T, useTLS bool) { // alone: it measures the heap
 		const clients = 200
 		s := serve(t, useTLS, Options{}, nil)
 		var sockets []*Socket
@@ -574,7 +578,9 @@ func TestManyThatNeverRead(t *testing.T) {
 		if n := sockets[0].Stats().Attempts - attempts; n > 10 {
 			t.Errorf("%d write attempts for 10 visits", n)
 		}
-	})
+	}
+	t.Run("plain", func(t *testing.T) { each(t, false) })
+	t.Run("tls", func(t *testing.T) { each(t, true) })
 }
 
 func TestWriteFrameAllocatesNothing(t *testing.T) {
@@ -679,4 +685,55 @@ func TestVanishes(t *testing.T) {
 		pump(t, so, 100, nil) // returns when Tick has told a reason
 		s.wantEnd(t, codec.CloseDead)
 	})
+}
+
+// A client that asks for new TLS keys gets them, by crypto/tls writing from the
+// reader's goroutine, and the frames around them stay whole.
+func TestKeyUpdates(t *testing.T) {
+	openssl, err := exec.LookPath("openssl")
+	if err != nil {
+		t.Skip("needs the openssl command: Go's client cannot ask for key updates")
+	}
+	s := serve(t, true, Options{}, nil)
+	c := exec.Command(openssl, "s_client", "-quiet", "-no_ign_eof", "-connect", s.addr)
+	in, err := c.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := c.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		_ = c.Process.Kill()
+		_ = c.Wait()
+	}()
+	p := &peer{t: t, br: bufio.NewReader(out)}
+	_, _ = io.WriteString(in, "GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"+
+		"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n")
+	resp, err := http.ReadResponse(p.br, nil)
+	if err != nil || resp.StatusCode != 101 {
+		t.Fatalf("upgrade: %v, %v", resp, err)
+	}
+	so := <-s.sockets
+	for want := 1; want <= 40; want++ {
+		if want%4 == 0 {
+			_, _ = io.WriteString(in, "K\n") // "update your keys, and I want yours updated"
+			time.Sleep(5 * time.Millisecond)
+		}
+		if _, err := so.WriteFrame(payload(want, 500)); err != nil {
+			t.Fatalf("frame %d: %v", want, err)
+		}
+		op, b, err := p.frame()
+		if err != nil || op != opBinary || number(t, b) != want {
+			t.Fatalf("frame %d: op %d, %v", want, op, err)
+		}
+	}
+	so.Close(codec.CloseDraining)
+	if op, b, err := p.frame(); err != nil || op != opClose || string(b[2:]) != "draining" {
+		t.Errorf("after Close: op %d %q, %v", op, b, err)
+	}
 }

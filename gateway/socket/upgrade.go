@@ -251,5 +251,6 @@ func (u *Upgrader) take(conn net.Conn, buffered *bufio.Reader, r *http.Request, 
 		return nil, err
 	}
 	s.upgrading = false
+	s.wire.release()
 	return s, nil
 }

@@ -52,7 +52,7 @@ type wire struct {
 	net.Conn // the same as tcp
 	tcp      *net.TCPConn
 	raw      syscall.RawConn
-	released func() // told once, when the connection is closed
+	released func() // told once, when the connection is upgraded or closed
 	once     sync.Once
 
 	switched atomic.Bool
@@ -296,12 +296,16 @@ func (w *wire) Close() error {
 
 func (w *wire) closeFD() error {
 	err := w.Conn.Close()
+	w.release()
+	return err
+}
+
+func (w *wire) release() {
 	w.once.Do(func() {
 		if w.released != nil {
 			w.released()
 		}
 	})
-	return err
 }
 
 // reset ends the connection by RST: what the kernel holds goes too.

@@ -40,7 +40,7 @@ type server struct {
 	ended   chan codec.CloseReason // why its Serve ended
 }
 
-func serve(t *testing.T, useTLS bool, o Options, h Handler) *server {
+func serve(t testing.TB, useTLS bool, o Options, h Handler) *server {
 	t.Helper()
 	if h == nil {
 		h = func(bool, []byte) codec.CloseReason { return "" }
@@ -106,14 +106,14 @@ func serve(t *testing.T, useTLS bool, o Options, h Handler) *server {
 
 // peer is a client that does exactly what a test tells it to.
 type peer struct {
-	t    *testing.T
+	t    testing.TB
 	tcp  *net.TCPConn
 	conn net.Conn // TLS over tcp, or tcp
 	br   *bufio.Reader
 }
 
 // dial upgrades; rcvbuf, if not 0, is the size of the client's receive buffer.
-func (s *server) dial(t *testing.T, rcvbuf int) (*peer, *Socket) {
+func (s *server) dial(t testing.TB, rcvbuf int) (*peer, *Socket) {
 	t.Helper()
 	c, err := net.Dial("tcp", s.addr)
 	if err != nil {
@@ -288,7 +288,7 @@ func pump(t *testing.T, s *Socket, n int, stop <-chan struct{}) (sent int) {
 }
 
 // writeCertificate writes a self-signed certificate and its key.
-func writeCertificate(t *testing.T, dir string, serial int64) (certFile, keyFile string) {
+func writeCertificate(t testing.TB, dir string, serial int64) (certFile, keyFile string) {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {

@@ -1,0 +1,122 @@
+package client
+
+import (
+	"fmt"
+
+	"tickgate/codec"
+	"tickgate/codec/native"
+)
+
+// topicKey names what is followed, on any gateway.
+type topicKey struct {
+	channel codec.Channel
+	symbol  string
+}
+
+// topicID names it on the gateway that we are connected to.
+type topicID struct {
+	channel codec.Channel
+	id      uint32
+}
+
+// topicsMax bounds the topics that a gateway can make us keep: three channels of
+// ten times what one node is built for.
+const topicsMax = 300_000
+
+// topic is what this client knows of one symbol on one channel. It outlives
+// connections: a gateway is asked to go on from here.
+type topic struct {
+	symbol   string
+	known    bool // epoch and seq are
+	epoch    int64
+	seq      uint64
+	no       uint64 // of the last quote or trade; counts if numbered
+	numbered bool
+	filtered bool // trades may be missing by our own wish
+	behind   bool // the gateway has told that it knows less than we have seen
+
+	dropped uint64 // told since the last update
+	last    codec.Decimal
+}
+
+// take follows an update and completes it; the faults are what it breaks.
+func (t *topic) take(u *Update, fault func(string)) {
+	u.Symbol = t.symbol
+	if u.Type == codec.EventSnapshot {
+		t.takeSnapshot(u, fault)
+	} else {
+		t.takeTick(u, fault)
+	}
+	if u.View&codec.ViewLast != 0 && u.Price.IsSet() && (u.Channel != codec.ChannelTrades || u.Kind == codec.KindTrade || u.Snapshot()) {
+		t.last = u.Price
+	}
+	u.Last = t.last
+	u.Dropped, t.dropped = t.dropped, 0
+}
+
+func (t *topic) takeSnapshot(u *Update, fault func(string)) {
+	if t.known && !t.behind {
+		switch {
+		case u.Epoch < t.epoch:
+			fault(fmt.Sprintf("snapshot of epoch %d after epoch %d", u.Epoch, t.epoch))
+		case u.Epoch == t.epoch && u.Seq < t.seq:
+			fault(fmt.Sprintf("snapshot of seq %d after seq %d", u.Seq, t.seq))
+		case u.Epoch == t.epoch:
+			u.Merged = t.merged(&u.Update, u.Seq != t.seq)
+			if u.Channel == codec.ChannelTrades && !t.filtered && t.numbered && u.No > t.no {
+				// Trades between two connections that no ring held any more.
+				t.dropped = max(t.dropped, u.No-t.no)
+			}
+		}
+	}
+	t.known, t.epoch, t.seq, t.behind = true, u.Epoch, u.Seq, false
+	t.no, t.numbered = u.No, u.Channel != codec.ChannelTicker
+}
+
+func (t *topic) takeTick(u *Update, fault func(string)) {
+	u.Epoch = t.epoch
+	if !t.known {
+		fault("a tick before its snapshot")
+	} else if u.Seq < t.seq || u.Seq == t.seq && u.Type == codec.EventTrade {
+		fault(fmt.Sprintf("seq %d after %d in epoch %d", u.Seq, t.seq, t.epoch))
+	}
+	switch {
+	case !t.known:
+	case u.Type == codec.EventTrade:
+		if t.numbered && !t.filtered && u.No != t.no+1+t.dropped {
+			fault(fmt.Sprintf("trade %d after trade %d, with %d drops told", u.No, t.no, t.dropped))
+		}
+	default:
+		if u.Type == codec.EventQuote && t.numbered && u.No < t.no {
+			fault(fmt.Sprintf("quote %d after quote %d", u.No, t.no))
+		}
+		u.Merged = t.merged(&u.Update, true)
+	}
+	t.known, t.seq = true, u.Seq
+	t.no, t.numbered = u.No, u.Type != codec.EventTicker
+}
+
+// merged is how many ticks of the channel u stands for besides the one that it
+// tells, if it tells one.
+func (t *topic) merged(u *native.Update, tells bool) uint64 {
+	var n uint64
+	switch {
+	case u.Channel == codec.ChannelTicker && u.Seq > t.seq && t.seq > 0: // not the first of an epoch
+		n = u.Seq - t.seq
+	case u.Channel == codec.ChannelQuotes && t.numbered && u.No > t.no:
+		n = u.No - t.no
+	}
+	if n > 0 && tells {
+		n--
+	}
+	return n
+}
+
+// reset begins a numbering anew.
+func (t *topic) reset(epoch int64, fault func(string)) {
+	if t.known && epoch <= t.epoch {
+		fault(fmt.Sprintf("reset to epoch %d after epoch %d", epoch, t.epoch))
+	}
+	t.known, t.epoch, t.seq = true, epoch, 0
+	t.no, t.numbered = 0, false
+}

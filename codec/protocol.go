@@ -1,6 +1,7 @@
 package codec
 
 import (
+	"encoding/binary"
 	"fmt"
 	"iter"
 	"slices"
@@ -140,11 +141,8 @@ func (l *SymbolList) Append(it SymbolItem) {
 		l.packed = append(l.packed, 0)
 	} else {
 		l.packed = append(l.packed, 1)
-		for _, v := range [2]uint64{uint64(it.Epoch), it.Seq} {
-			for s := 56; s >= 0; s -= 8 {
-				l.packed = append(l.packed, byte(v>>s))
-			}
-		}
+		l.packed = binary.BigEndian.AppendUint64(l.packed, uint64(it.Epoch))
+		l.packed = binary.BigEndian.AppendUint64(l.packed, it.Seq)
 	}
 	l.n++
 }
@@ -157,14 +155,9 @@ func (l *SymbolList) All() iter.Seq[SymbolItem] {
 			it := SymbolItem{Name: b[1 : 1+n], HasFrom: b[1+n] == 1}
 			b = b[2+n:]
 			if it.HasFrom {
-				var v [2]uint64
-				for i := range v {
-					for _, c := range b[:8] {
-						v[i] = v[i]<<8 | uint64(c)
-					}
-					b = b[8:]
-				}
-				it.Epoch, it.Seq = int64(v[0]), v[1]
+				it.Epoch = int64(binary.BigEndian.Uint64(b))
+				it.Seq = binary.BigEndian.Uint64(b[8:])
+				b = b[16:]
 			}
 			if !yield(it) {
 				return

@@ -2,6 +2,7 @@ package native
 
 import (
 	"bytes"
+	"encoding/binary"
 	"math/bits"
 	"strconv"
 	"strings"
@@ -115,7 +116,7 @@ func decodeCommand(frame []byte, text bool, c *codec.Command) error {
 			Want: "at most " + strconv.Itoa(codec.CommandBytesMax) + "; send a long list in several commands",
 		}
 	}
-	r := reader{b: frame, text: text, item: -1, skipLeft: skipBytesMax}
+	r := reader{b: frame, text: text, item: -1, skipLeft: skipBytesMax, spaceLeft: spaceBytesMax}
 	r.command(c)
 	if r.err != nil {
 		return r.err
@@ -124,7 +125,7 @@ func decodeCommand(frame []byte, text bool, c *codec.Command) error {
 }
 
 func (r *reader) command(c *codec.Command) {
-	if !r.isMap() {
+	if r.next() != kindMap {
 		r.malformed(`a map such as {"op":"ping"}`)
 		return
 	}
@@ -273,7 +274,7 @@ func (r *reader) view() (v codec.View) {
 		}
 		v |= add
 	}
-	if r.isString() {
+	if r.next() == kindString {
 		one()
 		return v
 	}
@@ -318,16 +319,22 @@ func (r *reader) symbols(l *codec.SymbolList) {
 		room += s.left * (plainBytes + fromBytes)
 	}
 	l.Grow(min(room, codec.CommandBytesMax))
-	taken := 0
+	taken, longs := 0, 0
 	for r.item = 0; r.moreItems(&s); r.item++ {
 		var it codec.SymbolItem
-		switch {
-		case r.isString():
+		switch k := r.next(); k {
+		case kindString:
 			it.Name = r.symbol()
-		case r.isList():
-			it = r.itemList()
-		case r.isMap():
-			it = r.itemMap()
+		case kindList, kindMap:
+			if longs++; longs > FromMax {
+				r.fail(CodeTooMany, "too many symbols with epoch and seq", "at most "+strconv.Itoa(FromMax)+" in one command")
+				return
+			}
+			if k == kindMap {
+				it = r.itemMap()
+			} else {
+				it = r.itemList()
+			}
 		default:
 			r.malformed(itemWant)
 		}
@@ -348,7 +355,13 @@ func (r *reader) symbols(l *codec.SymbolList) {
 
 // itemList reads ["BTCUSDT", epoch, seq].
 func (r *reader) itemList() (it codec.SymbolItem) {
-	const elements = 3
+	const elements, packed = 3, 0x93
+	if !r.text && r.b[r.i] == packed {
+		r.i++
+		it.Name, it.Epoch, it.Seq, it.HasFrom = r.symbol(), r.int63(), r.uint(), true
+		r.noPattern(it.Name)
+		return it
+	}
 	n := 0
 	for s := r.openList(elements); r.moreItems(&s); n++ {
 		switch n {
@@ -372,6 +385,9 @@ func (r *reader) itemList() (it codec.SymbolItem) {
 func (r *reader) itemMap() (it codec.SymbolItem) {
 	const elements = 3
 	var seen uint8
+	if it, ok := r.plainFrom(); ok {
+		return it
+	}
 	for s := r.openMap(elements); ; {
 		name, ok := r.nextKey(&s)
 		if !ok {
@@ -427,6 +443,9 @@ func (r *reader) noPattern(name []byte) {
 
 // symbol reads a name or a pattern.
 func (r *reader) symbol() []byte {
+	if name := r.plainSymbol(); name != nil {
+		return name
+	}
 	name := r.str(codec.PatternBytesMax)
 	if r.err != nil {
 		if r.err.Code == CodeBadValue { // too long
@@ -446,6 +465,111 @@ func (r *reader) symbol() []byte {
 		return nil
 	}
 	return name
+}
+
+// plainSymbol reads a name if one comes in the way in which all are written;
+// else it reads nothing and returns nil. It is what makes long lists cheap.
+func (r *reader) plainSymbol() []byte {
+	rest := r.b[r.i:]
+	if r.text {
+		if len(rest) == 0 || rest[0] != '"' {
+			return nil
+		}
+		n := symbolRun(rest[1:])
+		if n == 0 || n > codec.SymbolBytesMax || n+1 >= len(rest) || rest[n+1] != '"' {
+			return nil
+		}
+		r.i += n + 2
+		return rest[1 : n+1]
+	}
+	if len(rest) == 0 || rest[0] <= 0xa0 || rest[0] >= 0xc0 {
+		return nil
+	}
+	n := int(rest[0] & 0x1f)
+	if n >= len(rest) || symbolRun(rest[1:n+1]) < n {
+		return nil
+	}
+	r.i += n + 1
+	return rest[1 : n+1]
+}
+
+// plainFrom reads a symbol with epoch and seq if it is written in JSON as
+// AppendCommand writes it, which is what JSON libraries make of it; else it
+// reads nothing.
+func (r *reader) plainFrom() (it codec.SymbolItem, ok bool) {
+	const head, epoch, seq = `{"symbol":`, `,"epoch":`, `,"seq":`
+	start := r.i
+	if !r.text || !r.literal(head) {
+		return it, false
+	}
+	it.Name, it.HasFrom = r.plainSymbol(), true
+	if it.Name != nil && r.literal(epoch) {
+		if it.Epoch, ok = r.plainInteger(); ok && r.literal(seq) {
+			var n int64
+			n, ok = r.plainInteger()
+			it.Seq = uint64(n)
+			if ok && r.i < len(r.b) && r.b[r.i] == '}' {
+				r.i++
+				return it, true
+			}
+		}
+	}
+	r.i = start
+	return codec.SymbolItem{}, false
+}
+
+// plainInteger reads a number of JSON that any language can count to.
+func (r *reader) plainInteger() (v int64, ok bool) {
+	const digitsMax = 16
+	rest := r.b[r.i:]
+	n := 0
+	for n < len(rest) && rest[n]-'0' < 10 && n < digitsMax {
+		v = v*10 + int64(rest[n]-'0')
+		n++
+	}
+	if n == 0 || n == len(rest) || rest[n] != ',' && rest[n] != '}' || n > 1 && rest[0] == '0' {
+		return 0, false
+	}
+	r.i += n
+	return v, true
+}
+
+// symbolRun is how many bytes at the beginning of b may stand in a symbol. It
+// looks at eight at once.
+func symbolRun(b []byte) int {
+	n := 0
+	for ; len(b)-n >= 8; n += 8 {
+		if odd := oddBytes(binary.LittleEndian.Uint64(b[n:])); odd != 0 {
+			return n + bits.TrailingZeros64(odd)/8
+		}
+		if n > codec.SymbolBytesMax {
+			return n
+		}
+	}
+	for n < len(b) && symbolBytes[b[n]] {
+		n++
+	}
+	return n
+}
+
+var symbolBytes = func() (ok [256]bool) {
+	for c := range ok {
+		ok[c] = codec.ValidSymbol([]byte{byte(c)})
+	}
+	return ok
+}()
+
+// oddBytes has the highest bit of each byte of w set that is not A to Z, 0 to 9,
+// '.', '_' or '-'. Carries cannot pass from byte to byte, since each addend is
+// below 128.
+func oddBytes(w uint64) uint64 {
+	const ones, highs = 0x0101010101010101, 0x8080808080808080
+	low := w &^ highs
+	within := func(from, to byte) uint64 { // its bit is set where from <= byte <= to
+		return (low + uint64(0x80-from)*ones) &^ (low + uint64(0x7f-to)*ones)
+	}
+	good := within('A', 'Z') | within('0', '9') | within('-', '.') | within('_', '_')
+	return ^(good &^ w) & highs
 }
 
 // quote shows what a client sent, in ASCII and not at length.

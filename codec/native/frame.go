@@ -62,7 +62,7 @@ func openFrame(b []byte, text bool) (Frame, error) {
 	if len(b) > FrameBytesMax {
 		return Frame{}, &codec.Error{Code: CodeTooBig, What: "a frame of " + strconv.Itoa(len(b)) + " bytes", Want: "at most " + strconv.Itoa(FrameBytesMax)}
 	}
-	f := Frame{r: reader{b: b, text: text, item: -1, skipLeft: len(b)}}
+	f := Frame{r: reader{b: b, text: text, item: -1, skipLeft: len(b), spaceLeft: len(b)}}
 	r := &f.r
 	if text {
 		f.openText()
@@ -403,7 +403,7 @@ func (r *reader) packTotal() codec.Total {
 		r.small(totalScaleMax)
 		return codec.LostTotal()
 	}
-	if !r.isString() {
+	if r.next() != kindString {
 		coef := r.int64()
 		t, err := codec.NewTotal(coef, int(r.small(totalScaleMax)))
 		if err != nil && r.err == nil {
@@ -456,11 +456,12 @@ func (r *reader) textRow(u *Update) (known bool) {
 		switch string(name) {
 		case "type":
 			if u.Type = typeOf(r.str(keyBytesMax)); u.Type == 0 && first {
-				for ok && r.err == nil {
+				for {
+					if _, ok := r.nextKey(&s); !ok {
+						return false
+					}
 					r.skip(skipDepthMax)
-					_, ok = r.nextKey(&s)
 				}
-				return false
 			}
 		case "symbol":
 			symbol = r.keep(r.str(3 * textBytesMax))

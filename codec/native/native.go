@@ -49,7 +49,9 @@ const (
 const (
 	// SymbolsMax bounds the symbols of one command, so that a frame costs a
 	// gateway little before it is refused; more come in more commands.
-	SymbolsMax = 4096
+	SymbolsMax = 1000
+	// FromMax bounds those that come with epoch and seq, which cost more.
+	FromMax = 400
 	// keysMax bounds the keys of a command's map: more than the protocol has,
 	// so that clients may send keys of later versions.
 	keysMax = 24
@@ -61,6 +63,9 @@ const (
 	// skipBytesMax and skipDepthMax bound all values of unknown keys together.
 	skipBytesMax = 1 << 10
 	skipDepthMax = 8
+	// spaceBytesMax bounds what JSON allows between values: enough to write
+	// SymbolsMax symbols one a line.
+	spaceBytesMax = 16 << 10
 	// durationMillisMax bounds every and silence: an hour is as good as never.
 	durationMillisMax = 3_600_000
 )

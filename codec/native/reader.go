@@ -25,8 +25,9 @@ type reader struct {
 	key  string
 	item int // -1: none
 
-	skipLeft int    // bytes of unknown values that may still be skipped
-	scratch  []byte // an unescaped JSON string
+	skipLeft  int    // bytes of unknown values that may still be skipped
+	spaceLeft int    // bytes of space
+	scratch   []byte // an unescaped JSON string
 }
 
 // span is a list or a map that is being read.
@@ -63,62 +64,97 @@ func (r *reader) malformed(want string) {
 	r.fail(CodeBadFrame, "unexpected "+r.nameOf(r.b[r.i]), want)
 }
 
+// kind is what a value is, as its first byte tells.
+type kind uint8
+
+const (
+	kindNone kind = iota // the end, or no value
+	kindMap
+	kindList
+	kindString
+	kindInteger
+	kindNull
+	kindBoolean
+	kindOther // binary, float, extension
+)
+
+var kindNames = [...]string{
+	kindMap: "map", kindList: "list", kindString: "string", kindInteger: "number",
+	kindNull: "null", kindBoolean: "boolean", kindOther: "binary, float or extension",
+}
+
+var textKinds, packKinds = func() (text, pack [256]kind) {
+	text['{'], text['['], text['"'] = kindMap, kindList, kindString
+	text['n'], text['t'], text['f'] = kindNull, kindBoolean, kindBoolean
+	text['-'] = kindInteger
+	for c := '0'; c <= '9'; c++ {
+		text[c] = kindInteger
+	}
+	for c := range pack {
+		switch {
+		case c < 0x80, c >= 0xe0, c >= 0xcc && c <= 0xd3:
+			pack[c] = kindInteger
+		case c < 0x90, c >= 0xde:
+			pack[c] = kindMap
+		case c < 0xa0, c >= 0xdc:
+			pack[c] = kindList
+		case c < 0xc0, c >= 0xd9:
+			pack[c] = kindString
+		case c == packNil:
+			pack[c] = kindNull
+		case c == 0xc2, c == 0xc3:
+			pack[c] = kindBoolean
+		case c != 0xc1: // which is reserved
+			pack[c] = kindOther
+		}
+	}
+	return text, pack
+}()
+
+// next is the kind of the value that comes next, behind space.
+func (r *reader) next() kind {
+	if !r.text {
+		if r.i < len(r.b) && r.err == nil {
+			return packKinds[r.b[r.i]]
+		}
+		return kindNone
+	}
+	r.space()
+	if r.i < len(r.b) && r.err == nil {
+		return textKinds[r.b[r.i]]
+	}
+	return kindNone
+}
+
 // nameOf tells people what begins with c.
 func (r *reader) nameOf(c byte) string {
+	kinds := &packKinds
 	if r.text {
-		switch {
-		case c == '"':
-			return "string"
-		case c == '{':
-			return "object"
-		case c == '[':
-			return "array"
-		case c == '-' || c >= '0' && c <= '9':
-			return "number"
-		case c > ' ' && c < 0x7f:
-			return "character '" + string(rune(c)) + "'"
-		}
-		return fmt.Sprintf("byte 0x%02x", c)
+		kinds = &textKinds
 	}
-	switch {
-	case c < 0x80 || c >= 0xe0 || c >= 0xcc && c <= 0xd3:
-		return "integer"
-	case c < 0x90 || c == 0xde || c == 0xdf:
-		return "map"
-	case c < 0xa0 || c == 0xdc || c == 0xdd:
-		return "array"
-	case c < 0xc0 || c >= 0xd9 && c <= 0xdb:
-		return "string"
-	case c == packNil:
-		return "nil"
-	case c == 0xc2 || c == 0xc3:
-		return "boolean"
-	case c >= 0xc4 && c <= 0xc6:
-		return "binary"
-	case c == 0xca || c == 0xcb:
-		return "float"
+	if k := kinds[c]; k != kindNone {
+		return kindNames[k]
+	}
+	if r.text && c > ' ' && c < 0x7f {
+		return "character '" + string(rune(c)) + "'"
 	}
 	return fmt.Sprintf("byte 0x%02x", c)
 }
 
-// peek is the byte that the next value begins with; 0 at the end.
-func (r *reader) peek() byte {
-	if r.text {
-		r.space()
-	}
-	if r.err != nil || r.i >= len(r.b) {
-		return 0
-	}
-	return r.b[r.i]
-}
-
+// space goes past what JSON allows between values, of which there may be much,
+// but not a frame full.
 func (r *reader) space() {
-	for r.i < len(r.b) {
-		switch r.b[r.i] {
-		case ' ', '\t', '\n', '\r':
-			r.i++
-		default:
-			return
+	from := r.i
+	end := min(len(r.b), from+r.spaceLeft+1)
+	for r.i < end {
+		if c := r.b[r.i]; c > ' ' || c != ' ' && c != '\t' && c != '\n' && c != '\r' {
+			break
+		}
+		r.i++
+	}
+	if r.i != from {
+		if r.spaceLeft -= r.i - from; r.spaceLeft < 0 {
+			r.fail(CodeTooBig, "too much space", "at most "+strconv.Itoa(spaceBytesMax)+" bytes of it")
 		}
 	}
 }
@@ -146,42 +182,16 @@ func (r *reader) bigEndian(n int) (v uint64) {
 	return v
 }
 
-// isMap, isList and isString tell what comes next.
-func (r *reader) isMap() bool {
-	c := r.peek()
-	if r.text {
-		return c == '{'
-	}
-	return c >= 0x80 && c < 0x90 || c == 0xde || c == 0xdf
-}
-
-func (r *reader) isList() bool {
-	c := r.peek()
-	if r.text {
-		return c == '['
-	}
-	return c >= 0x90 && c < 0xa0 || c == 0xdc || c == 0xdd
-}
-
-func (r *reader) isString() bool {
-	c := r.peek()
-	if r.text {
-		return c == '"'
-	}
-	return c >= 0xa0 && c < 0xc0 || c >= 0xd9 && c <= 0xdb
-}
-
 // null takes a null if one comes.
 func (r *reader) null() bool {
-	c := r.peek()
-	if !r.text {
-		if c != packNil || r.err != nil {
-			return false
-		}
-		r.i++
-		return true
+	if r.next() != kindNull {
+		return false
 	}
-	return c == 'n' && r.literal("null")
+	if r.text {
+		return r.literal("null")
+	}
+	r.i++
+	return true
 }
 
 func (r *reader) literal(word string) bool {
@@ -193,17 +203,17 @@ func (r *reader) literal(word string) bool {
 }
 
 func (r *reader) boolean() bool {
-	c := r.peek()
-	if r.text {
-		if c == 't' && r.literal("true") {
+	if r.next() == kindBoolean {
+		if !r.text {
+			r.i++
+			return r.b[r.i-1] == 0xc3
+		}
+		if r.literal("true") {
 			return true
 		}
-		if c == 'f' && r.literal("false") {
+		if r.literal("false") {
 			return false
 		}
-	} else if c == 0xc2 || c == 0xc3 {
-		r.i++
-		return c == 0xc3
 	}
 	r.malformed("true or false")
 	return false
@@ -211,7 +221,7 @@ func (r *reader) boolean() bool {
 
 // openMap begins a map of at most most entries.
 func (r *reader) openMap(most int) span {
-	if !r.isMap() {
+	if r.next() != kindMap {
 		r.malformed("a map")
 		return span{}
 	}
@@ -220,7 +230,7 @@ func (r *reader) openMap(most int) span {
 
 // openList begins a list of at most most items.
 func (r *reader) openList(most int) span {
-	if !r.isList() {
+	if r.next() != kindList {
 		r.malformed("a list")
 		return span{}
 	}
@@ -296,13 +306,18 @@ func (r *reader) nextKey(s *span) (key []byte, ok bool) {
 	if !r.more(s, '}') {
 		return nil, false
 	}
-	if !r.isString() {
+	if key = r.plainKey(); key != nil {
+		return key, true
+	}
+	if r.next() != kindString {
 		r.malformed("a key, which is a string")
 		return nil, false
 	}
 	key = r.str(keyBytesMax)
-	if r.text {
-		r.space()
+	if r.text && r.err == nil {
+		if r.i < len(r.b) && r.b[r.i] != ':' {
+			r.space()
+		}
 		if r.i >= len(r.b) || r.b[r.i] != ':' {
 			r.malformed("':'")
 			return nil, false
@@ -312,10 +327,28 @@ func (r *reader) nextKey(s *span) (key []byte, ok bool) {
 	return key, r.err == nil
 }
 
+// plainKey reads a key and its colon if they are written in JSON as nearly all
+// are: small letters, no escape, no space. Else it reads nothing.
+func (r *reader) plainKey() []byte {
+	rest := r.b[r.i:]
+	if !r.text || len(rest) == 0 || rest[0] != '"' {
+		return nil
+	}
+	n := 1
+	for n < len(rest) && n <= keyBytesMax && (rest[n]-'a' < 26 || rest[n] == '_') {
+		n++
+	}
+	if n+1 >= len(rest) || rest[n] != '"' || rest[n+1] != ':' {
+		return nil
+	}
+	r.i += n + 2
+	return rest[1:n]
+}
+
 // str reads a string of at most most bytes. The result aliases the frame or the
 // scratch: it is valid until the next string is read. It may be no UTF-8.
 func (r *reader) str(most int) []byte {
-	if !r.isString() {
+	if r.next() != kindString {
 		r.malformed("a string")
 		return nil
 	}
@@ -514,76 +547,87 @@ func (r *reader) uintMax(most uint64) uint64 {
 
 // integer reads a number, or the string of its digits, as magnitude and sign.
 func (r *reader) integer() (v uint64, neg bool) {
-	c := r.peek()
-	if r.err != nil {
-		return 0, false
-	}
-	if r.isString() {
+	switch r.next() {
+	case kindInteger:
+		if r.text {
+			return r.textInteger()
+		}
+		return r.packInteger()
+	case kindString:
 		digits := r.str(20)
 		if len(digits) > 0 && digits[0] == '-' {
 			neg, digits = true, digits[1:]
 		}
-		n, ok := parseDigits(digits)
-		if r.err == nil && (!ok || len(digits) == 0) {
+		v, ok := parseDigits(digits)
+		if !ok && r.err == nil {
 			r.fail(CodeBadValue, "a string that is no number", integerWant)
 		}
-		return v + n, neg && n != 0
-	}
-	if r.text {
-		start := r.i
-		if c == '-' {
-			neg = true
-			r.i++
-		}
-		first := r.i
-		for r.i < len(r.b) && r.b[r.i]-'0' < 10 && r.i-first <= 20 {
-			r.i++
-		}
-		digits := r.b[first:r.i]
-		v, ok := parseDigits(digits)
-		switch {
-		case len(digits) == 0:
-			r.i = start
-			r.malformed(integerWant)
-			return 0, false
-		case len(digits) > 1 && digits[0] == '0':
-			r.fail(CodeBadFrame, "a number with a leading zero", "")
-			return 0, false
-		case !ok:
-			r.fail(CodeBadValue, "a number beyond 2^64", integerWant)
-			return 0, false
-		}
-		if r.i < len(r.b) && (r.b[r.i] == '.' || r.b[r.i]|0x20 == 'e') {
-			r.fail(CodeBadValue, "a number with a point or an exponent", integerWant)
-			return 0, false
-		}
 		return v, neg && v != 0
-	}
-	switch {
-	case c < 0x80 && r.i < len(r.b):
-		r.i++
-		return uint64(c), false
-	case c >= 0xe0:
-		r.i++
-		return uint64(-int64(int8(c))), true
-	case c >= 0xcc && c <= 0xcf:
-		r.i++
-		return r.bigEndian(1 << (c - 0xcc)), false
-	case c >= 0xd0 && c <= 0xd3:
-		r.i++
-		n := 1 << (c - 0xd0)
-		v := int64(r.bigEndian(n)<<(64-8*n)) >> (64 - 8*n)
-		if v < 0 {
-			return -uint64(v), true
-		}
-		return uint64(v), false
 	}
 	r.malformed(integerWant)
 	return 0, false
 }
 
+func (r *reader) packInteger() (v uint64, neg bool) {
+	c := r.b[r.i]
+	r.i++
+	switch {
+	case c < 0x80:
+		return uint64(c), false
+	case c >= 0xe0:
+		return uint64(-int64(int8(c))), true
+	case c <= 0xcf:
+		return r.bigEndian(1 << (c - 0xcc)), false
+	}
+	n := 1 << (c - 0xd0)
+	i := int64(r.bigEndian(n)<<(64-8*n)) >> (64 - 8*n)
+	if i < 0 {
+		return -uint64(i), true
+	}
+	return uint64(i), false
+}
+
+func (r *reader) textInteger() (v uint64, neg bool) {
+	const digitsSafe = 19 // that many always fit 64 bits
+	if r.b[r.i] == '-' {
+		neg = true
+		r.i++
+	}
+	first := r.i
+	for r.i < len(r.b) && r.i-first <= digitsSafe {
+		d := r.b[r.i] - '0'
+		if d > 9 {
+			break
+		}
+		if r.i-first < digitsSafe {
+			v = v*10 + uint64(d)
+		}
+		r.i++
+	}
+	n := r.i - first
+	if n > digitsSafe {
+		var ok bool
+		if v, ok = parseDigits(r.b[first:r.i]); !ok || r.i < len(r.b) && r.b[r.i]-'0' < 10 {
+			r.fail(CodeBadValue, "a number beyond 2^64", integerWant)
+			return 0, false
+		}
+	}
+	switch {
+	case n == 0:
+		r.malformed(integerWant)
+		return 0, false
+	case n > 1 && r.b[first] == '0':
+		r.fail(CodeBadFrame, "a number with a leading zero", "")
+		return 0, false
+	case r.i < len(r.b) && (r.b[r.i] == '.' || r.b[r.i]|0x20 == 'e'):
+		r.fail(CodeBadValue, "a number with a point or an exponent", integerWant)
+		return 0, false
+	}
+	return v, neg && v != 0
+}
+
 func parseDigits(b []byte) (v uint64, ok bool) {
-	if len(b) > 20 {
+	if len(b) == 0 || len(b) > 20 {
 		return 0, false
 	}
 	for i, c := range b {
@@ -608,50 +652,65 @@ func (r *reader) skip(depth int) {
 		r.fail(CodeBadFrame, "nested too deep", "")
 		return
 	}
-	r.peek() // past the space before it
+	k := r.next()
 	from := r.i
 	switch {
-	case r.isMap():
-		for s := r.openMap(r.skipLeft); r.more(&s, '}') && r.skipLeft > 0; {
+	case k == kindMap:
+		for s := r.openMap(r.skipLeft); r.more(&s, '}'); {
 			r.skipCount()
-			if r.text {
-				r.str(r.skipLeft)
-				if r.peek() != ':' {
-					r.malformed("':'")
-					return
-				}
-				r.i++
-			} else {
-				r.skip(depth - 1)
-			}
+			r.skipKey(depth - 1)
 			r.skip(depth - 1)
 		}
 		return
-	case r.isList():
+	case k == kindList:
 		for s := r.openList(r.skipLeft); r.more(&s, ']'); {
 			r.skipCount()
 			r.skip(depth - 1)
 		}
 		return
-	case r.isString():
+	case k == kindString:
 		r.str(r.skipLeft)
 	case r.text:
-		for r.i < len(r.b) && r.i-from <= r.skipLeft {
-			c := r.b[r.i]
-			if c != '+' && c != '-' && c != '.' && (c < '0' || c > '9') && (c < 'a' || c > 'z') && c != 'E' {
-				break
-			}
-			r.i++
-		}
-		if w := r.b[from:r.i]; string(w) != "null" && string(w) != "true" && string(w) != "false" && !isNumber(w) {
-			r.i = from
-			r.malformed("a value")
-		}
+		r.skipWord()
 	default:
 		r.skipPacked()
 	}
 	if r.skipLeft -= r.i - from; r.skipLeft < 0 {
 		r.fail(CodeTooBig, "too much under keys that are unknown", "")
+	}
+}
+
+// skipKey goes past a key: in JSON a string, in MessagePack anything.
+func (r *reader) skipKey(depth int) {
+	if !r.text {
+		r.skip(depth)
+		return
+	}
+	if r.next() != kindString {
+		r.malformed("a key, which is a string")
+		return
+	}
+	r.skip(depth)
+	if r.space(); r.err == nil && (r.i >= len(r.b) || r.b[r.i] != ':') {
+		r.malformed("':'")
+		return
+	}
+	r.i++
+}
+
+// skipWord goes past a number, true, false or null of JSON.
+func (r *reader) skipWord() {
+	from := r.i
+	for r.i < len(r.b) && r.i-from <= r.skipLeft {
+		c := r.b[r.i]
+		if c != '+' && c != '-' && c != '.' && (c < '0' || c > '9') && (c < 'a' || c > 'z') && c != 'E' {
+			break
+		}
+		r.i++
+	}
+	if w := r.b[from:r.i]; string(w) != "null" && string(w) != "true" && string(w) != "false" && !isNumber(w) {
+		r.i = from
+		r.malformed("a value")
 	}
 }
 

@@ -1,0 +1,639 @@
+// Package shard moves the cursors of clients: it spells what has changed since
+// a client's last frame, once for all clients that see the same, and hands
+// frames to sockets.
+//
+// It knows the board, dialects and bytes; it knows nothing of HTTP, of TCP or
+// of where ticks come from.
+//
+// A shard is one goroutine that owns its sessions, their cursors and its
+// buffers, and takes no lock for them. Everything else reaches it through its
+// mailbox or as a mark on the board. Nothing is queued for a client: a
+// subscription is a topic and a cursor, and a client whose socket takes nothing
+// is a cursor that moves later. Snapshot, conflation, drop and resume are one
+// mechanism, in [Shard.emit].
+package shard
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"tickgate/codec"
+	"tickgate/gateway/board"
+	"tickgate/gateway/socket"
+)
+
+// Conn is a socket as a shard sees it: bytes only. gateway/socket fulfils it.
+type Conn interface {
+	// Ready tells whether a frame may be spelled for it: nothing is left over,
+	// and unsent and unread bytes are within their bounds.
+	Ready() bool
+	// WriteFrame sends one frame whose payload is buf[socket.HeaderRoom:]. It
+	// never blocks. whole tells whether the kernel took all of it now.
+	WriteFrame(buf []byte) (whole bool, err error)
+	// Flush tries what is left over again; done tells that nothing is.
+	Flush() (done bool, err error)
+	// Tick is called about once a second; a reason means: close it.
+	Tick(now time.Time) codec.CloseReason
+	// Close begins the close. It never blocks.
+	Close(reason codec.CloseReason)
+}
+
+// Bounds of a shard.
+const (
+	// visitBytesMax is what one session is sent before it is the next one's
+	// turn.
+	visitBytesMax = 64 << 10
+
+	// mailboxMax is how many commands may wait. Who sends one waits for it, so
+	// it is the number of sessions whose readers can be ahead of the shard.
+	mailboxMax = 1024
+
+	// tellMax is how many events wait for a session that takes nothing; more
+	// are lost and counted, for they answer what it sent while not reading.
+	tellMax = 32
+
+	// owingMin and owingMax are the times between two visits to a session that
+	// takes nothing: 5 ms, doubling.
+	owingMin = 5 * time.Millisecond
+	owingMax = 250 * time.Millisecond
+
+	// tickPeriod is the time between two ticks of a socket; the sessions are
+	// spread over tickParts of it.
+	tickPeriod = time.Second
+	tickParts  = 10
+
+	// phases spread the sessions of one cadence over its period.
+	phases = 8
+
+	// tradesChunk is how many trades are copied from a ring at a time.
+	tradesChunk = 64
+
+	// spellingsMax is how many (dialect, channel, view) spellings a shard
+	// keeps of a topic; a seventeenth is spelled for each client anew.
+	spellingsMax = 16
+
+	// spelledTradesMax bounds the kept spelling of a topic's last trades.
+	spelledTradesMax = 16 << 10
+)
+
+// cadences are the periods that are granted: the next one above what is asked.
+var cadences = [...]time.Duration{
+	10 * time.Millisecond, 20 * time.Millisecond, 50 * time.Millisecond, 100 * time.Millisecond,
+	200 * time.Millisecond, 250 * time.Millisecond, 500 * time.Millisecond, time.Second, 2 * time.Second,
+	5 * time.Second, 10 * time.Second, 30 * time.Second, time.Minute,
+}
+
+func cadence(every time.Duration) time.Duration {
+	if every <= 0 {
+		return 0
+	}
+	for _, c := range cadences {
+		if every <= c {
+			return c
+		}
+	}
+	return cadences[len(cadences)-1]
+}
+
+// Options configure a [Shard]. A zero field means its default.
+type Options struct {
+	// FrameMax bounds the payload of a frame.
+	//
+	// Defaults to socket.FrameMax, which is also the most; at least 1 KiB.
+	FrameMax int
+}
+
+func (o Options) withDefaults() Options {
+	o.FrameMax = cmp.Or(o.FrameMax, socket.FrameMax)
+	return o
+}
+
+func (o Options) validate() error {
+	if o.FrameMax < 1<<10 || o.FrameMax > socket.FrameMax {
+		return fmt.Errorf("FrameMax %d: want 1024 to %d", o.FrameMax, socket.FrameMax)
+	}
+	return nil
+}
+
+// ErrEnded says that the shard no longer runs.
+var ErrEnded = errors.New("the shard has ended")
+
+// Shard owns a share of the sessions.
+type Shard struct {
+	opts    Options
+	board   *board.Board
+	watcher *board.Watcher
+	mailbox chan func()
+	ended   chan struct{} // closed when Run returns
+
+	// Owned by Run.
+	now       time.Time
+	sessions  map[*Session]struct{}
+	topics    []*topic // by id; nil if no session here is subscribed
+	seen      int      // topics of the board that patterns and waiting names know of
+	hoping    map[*Session]struct{}
+	dirty     []*Session // have something unconflated to send
+	again     []*Session // were cut off by visitBytesMax
+	owing     owingHeap
+	slots     []*slot
+	tickOrder []*Session // sessions in the order of their next tick
+	tickNext  time.Time
+	tickAt    int
+
+	dialects []codec.Dialect // of the sessions, in the order in which they came
+
+	visited int    // bytes sent in the visit that is under way
+	frame   []byte // being assembled, with room for its header
+	scratch []byte // a row that is spelled for one client
+	entries [tradesChunk]codec.TradeEntry
+	rows    int
+
+	closedLedger codec.Ledger // of the sessions that have ended
+
+	stats statsCell
+}
+
+// New makes a shard of a board.
+func New(b *board.Board, opts Options) (*Shard, error) {
+	opts = opts.withDefaults()
+	if err := opts.validate(); err != nil {
+		return nil, err
+	}
+	w, err := b.Watch()
+	if err != nil {
+		return nil, err
+	}
+	return &Shard{
+		opts:     opts,
+		board:    b,
+		watcher:  w,
+		mailbox:  make(chan func(), mailboxMax),
+		ended:    make(chan struct{}),
+		sessions: make(map[*Session]struct{}),
+		hoping:   make(map[*Session]struct{}),
+		frame:    make([]byte, 0, socket.HeaderRoom+opts.FrameMax),
+	}, nil
+}
+
+// Run serves its sessions until ctx is done. Sessions are closed by then, or
+// are closed now.
+func (s *Shard) Run(ctx context.Context) {
+	defer close(s.ended)
+	timer := time.NewTimer(time.Hour)
+	defer timer.Stop()
+	s.tickNext = time.Now().Add(tickPeriod / tickParts)
+	for {
+		s.now = time.Now()
+		s.round()
+		wait := s.untilNext()
+		if len(s.again) > 0 || !s.watcher.Sleep(s.seen) {
+			wait = 0
+		}
+		if wait == 0 {
+			s.watcher.Awake()
+			select {
+			case f := <-s.mailbox:
+				f()
+			case <-ctx.Done():
+				s.endAll()
+				return
+			default:
+			}
+			continue
+		}
+		timer.Reset(wait)
+		select {
+		case f := <-s.mailbox:
+			s.now = time.Now()
+			f()
+		case <-s.watcher.C():
+		case <-timer.C:
+		case <-ctx.Done():
+			s.endAll()
+			return
+		}
+		s.watcher.Awake()
+	}
+}
+
+// round does all that is due now.
+func (s *Shard) round() {
+	for range mailboxMax {
+		select {
+		case f := <-s.mailbox:
+			f()
+			continue
+		default:
+		}
+		break
+	}
+	s.meetNewTopics()
+	s.watcher.Take(s.changed)
+	for _, sl := range s.slots {
+		s.fire(sl)
+	}
+	s.visitAll(&s.again)
+	s.visitAll(&s.dirty)
+	for len(s.owing) > 0 && !s.owing[0].owingAt.After(s.now) {
+		s.revisit(s.owing.pop())
+	}
+	if !s.now.Before(s.tickNext) {
+		s.tick()
+	}
+	s.stats.store(s)
+}
+
+// visitAll visits the sessions of a list, which may get new ones meanwhile.
+func (s *Shard) visitAll(list *[]*Session) {
+	work := *list
+	*list = nil
+	for _, se := range work {
+		se.listed = false
+		s.visit(se)
+	}
+	if *list == nil {
+		*list = work[:0] // keep its memory
+	}
+}
+
+// untilNext is how long nothing is due.
+func (s *Shard) untilNext() time.Duration {
+	next := s.tickNext
+	if len(s.owing) > 0 && s.owing[0].owingAt.Before(next) {
+		next = s.owing[0].owingAt
+	}
+	for _, sl := range s.slots {
+		if sl.any && sl.next.Before(next) {
+			next = sl.next
+		}
+	}
+	return max(0, next.Sub(time.Now()))
+}
+
+// topic is what a shard keeps of a board's topic that its sessions want.
+type topic struct {
+	*board.Topic
+	view        board.View
+	subs        int             // subscriptions in this shard
+	unconflated []*subscription // of those with no cadence
+	spellings   []spelling
+}
+
+// spelling is how one (dialect, channel, view) spells the topic now.
+type spelling struct {
+	dialect int
+	channel codec.Channel
+	view    codec.View
+
+	head  uint64 // ticker and quotes: what row was spelled at
+	valid bool
+	row   []byte
+
+	base uint64 // trades: the cursor of the first spelled
+	rows []byte
+	ends []int
+}
+
+// changed takes a mark: it reads the topic and touches who follows it.
+func (s *Shard) changed(id uint32) {
+	if int(id) >= len(s.topics) || s.topics[id] == nil {
+		return
+	}
+	t := s.topics[id]
+	epoch := t.view.State.Epoch
+	t.Read(&t.view)
+	if epoch != t.view.State.Epoch {
+		t.spellings = t.spellings[:0] // trades of the old numbering must not be told after the reset
+	}
+	for i := range t.spellings {
+		t.spellings[i].valid = false
+	}
+	for _, sub := range t.unconflated {
+		s.touch(sub)
+	}
+	for _, sl := range s.slots {
+		sl.set(id)
+	}
+}
+
+// touch puts an unconflated subscription among those to be visited.
+func (s *Shard) touch(sub *subscription) {
+	if sub.touched {
+		return
+	}
+	sub.touched = true
+	se := sub.session
+	se.touched = append(se.touched, sub)
+	s.list(se)
+}
+
+// list has a session visited in this round, unless it waits for its socket.
+func (s *Shard) list(se *Session) {
+	if se.listed || se.isOwing {
+		return
+	}
+	se.listed = true
+	s.dirty = append(s.dirty, se)
+}
+
+// slot is one phase of one cadence: the sessions that are served together.
+type slot struct {
+	period time.Duration
+	phase  int
+	next   time.Time
+	groups []*group
+
+	any     bool // something has changed since it last fired
+	changed []uint64
+}
+
+// group is the subscriptions of one session with one cadence.
+type group struct {
+	session *Session
+	slot    *slot
+	ids     []uint32 // of their topics, in the order of subs
+	subs    []*subscription
+}
+
+func (sl *slot) set(id uint32) {
+	for int(id/64) >= len(sl.changed) {
+		sl.changed = append(sl.changed, 0)
+	}
+	sl.changed[id/64] |= 1 << (id % 64)
+	sl.any = true
+}
+
+// fire serves the sessions of a slot if its time has come.
+func (s *Shard) fire(sl *slot) {
+	if !sl.any || s.now.Before(sl.next) {
+		return
+	}
+	for _, g := range sl.groups {
+		se := g.session
+		if se.isOwing || se.ended {
+			continue // it will look at everything when its socket takes again
+		}
+		for i, id := range g.ids {
+			if w := int(id / 64); w < len(sl.changed) && sl.changed[w]&(1<<(id%64)) != 0 {
+				if sub := g.subs[i]; !sub.touched {
+					sub.touched = true
+					se.touched = append(se.touched, sub)
+				}
+			}
+		}
+		if len(se.touched) > 0 {
+			s.list(se)
+		}
+	}
+	clear(sl.changed)
+	sl.any = false
+	for !sl.next.After(s.now) {
+		sl.next = sl.next.Add(max(sl.period, s.now.Sub(sl.next).Truncate(sl.period)))
+	}
+}
+
+// slotOf finds or makes the slot of a session's cadence.
+func (s *Shard) slotOf(period time.Duration, phase int) *slot {
+	for _, sl := range s.slots {
+		if sl.period == period && sl.phase == phase {
+			return sl
+		}
+	}
+	next := s.now.Truncate(period).Add(period * time.Duration(phase) / phases)
+	for !next.After(s.now) {
+		next = next.Add(period)
+	}
+	sl := &slot{period: period, phase: phase, next: next}
+	s.slots = append(s.slots, sl)
+	return sl
+}
+
+// meetNewTopics offers the board's new topics to patterns and waiting names.
+func (s *Shard) meetNewTopics() {
+	all := s.board.Topics()
+	for ; s.seen < len(all); s.seen++ {
+		for se := range s.hoping {
+			se.meet(s, all[s.seen])
+		}
+	}
+}
+
+// hold returns the shard's topic of a board's topic, with interest registered
+// before its state is read: no change after that is missed.
+func (s *Shard) hold(bt *board.Topic) *topic {
+	for int(bt.ID) >= len(s.topics) {
+		s.topics = append(s.topics, nil)
+	}
+	t := s.topics[bt.ID]
+	if t == nil {
+		t = &topic{Topic: bt}
+		s.topics[bt.ID] = t
+		s.watcher.Interest(bt)
+		bt.Read(&t.view)
+	}
+	t.subs++
+	return t
+}
+
+// release ends the hold of one subscription.
+func (s *Shard) release(t *topic) {
+	if t.subs--; t.subs > 0 {
+		return
+	}
+	s.watcher.Lose(t.Topic)
+	s.topics[t.ID] = nil
+}
+
+// tick lets a part of the sockets tick.
+func (s *Shard) tick() {
+	s.tickNext = s.now.Add(tickPeriod / tickParts)
+	if s.tickAt >= len(s.tickOrder) {
+		s.tickOrder = s.tickOrder[:0]
+		for se := range s.sessions {
+			s.tickOrder = append(s.tickOrder, se)
+		}
+		s.tickAt = 0
+	}
+	n := (len(s.tickOrder) + tickParts - 1) / tickParts
+	for ; n > 0 && s.tickAt < len(s.tickOrder); n-- {
+		se := s.tickOrder[s.tickAt]
+		s.tickOrder[s.tickAt] = nil
+		s.tickAt++
+		if se.ended {
+			continue
+		}
+		if reason := se.conn.Tick(s.now); reason != "" {
+			s.end(se, reason)
+		}
+	}
+}
+
+// endAll closes what is still open when the shard ends.
+func (s *Shard) endAll() {
+	for {
+		select {
+		case f := <-s.mailbox:
+			f()
+			continue
+		default:
+		}
+		break
+	}
+	for se := range s.sessions {
+		s.end(se, codec.CloseDraining)
+	}
+	s.stats.store(s)
+}
+
+// do has f run by the shard and waits for it.
+func (s *Shard) do(ctx context.Context, f func()) error {
+	done := make(chan struct{})
+	select {
+	case s.mailbox <- func() { f(); close(done) }:
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-s.ended:
+		return ErrEnded
+	}
+	select {
+	case <-done:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-s.ended:
+		return ErrEnded
+	}
+}
+
+// post has f run by the shard soon.
+func (s *Shard) post(f func()) {
+	select {
+	case s.mailbox <- f:
+	case <-s.ended:
+	}
+}
+
+// BeginDrain tells every client to go elsewhere within window.
+func (s *Shard) BeginDrain(window time.Duration) {
+	s.post(func() {
+		for se := range s.sessions {
+			s.tell(se, codec.Event{Type: codec.EventGoaway, Window: window, Why: "this node is leaving"})
+		}
+	})
+}
+
+// Stats are what a shard has counted; its ledger is that of all its sessions,
+// live and closed.
+type Stats struct {
+	Sessions, Subscriptions, Owing int
+	Frames, Bytes, Rows, Events    uint64
+	EventsLost                     uint64
+	Ledger                         codec.Ledger
+}
+
+// Stats returns the counts as of the shard's last round.
+func (s *Shard) Stats() Stats {
+	s.stats.mu.Lock()
+	defer s.stats.mu.Unlock()
+	return s.stats.told
+}
+
+// Ledger sums the ledgers of all sessions, live and closed, now.
+func (s *Shard) Ledger(ctx context.Context) (sum codec.Ledger, err error) {
+	err = s.do(ctx, func() {
+		sum = s.closedLedger
+		for se := range s.sessions {
+			addLedger(&sum, se.ledger())
+		}
+	})
+	return sum, err
+}
+
+// statsCell holds the counts: live is the shard's own, told is for others.
+type statsCell struct {
+	live  Stats
+	every atomic.Int64 // Unix ns of the last store
+
+	mu   sync.Mutex
+	told Stats
+}
+
+// storePeriod is how old told may be.
+const storePeriod = 100 * time.Millisecond
+
+func (c *statsCell) store(s *Shard) {
+	now := s.now.UnixNano()
+	if now-c.every.Load() < int64(storePeriod) {
+		return
+	}
+	c.every.Store(now)
+	c.live.Sessions, c.live.Owing = len(s.sessions), len(s.owing)
+	c.mu.Lock()
+	c.told = c.live
+	c.mu.Unlock()
+}
+
+func addLedger(sum *codec.Ledger, l codec.Ledger) {
+	sum.Offered += l.Offered
+	sum.Delivered += l.Delivered
+	sum.Merged += l.Merged
+	sum.Filtered += l.Filtered
+	sum.Dropped += l.Dropped
+	sum.Pending += l.Pending
+	sum.Snapshots += l.Snapshots
+}
+
+// owingHeap orders the sessions whose sockets took nothing by when to try again.
+type owingHeap []*Session
+
+func (h *owingHeap) push(se *Session) {
+	*h = append(*h, se)
+	list := *h
+	for i := len(list) - 1; i > 0; {
+		up := (i - 1) / 2
+		if !list[i].owingAt.Before(list[up].owingAt) {
+			break
+		}
+		list[i], list[up] = list[up], list[i]
+		i = up
+	}
+}
+
+func (h *owingHeap) pop() *Session {
+	list := *h
+	first := list[0]
+	last := len(list) - 1
+	list[0], list[last] = list[last], nil
+	list = list[:last]
+	*h = list
+	for i := 0; ; {
+		least := i
+		for _, c := range [2]int{2*i + 1, 2*i + 2} {
+			if c < last && list[c].owingAt.Before(list[least].owingAt) {
+				least = c
+			}
+		}
+		if least == i {
+			return first
+		}
+		list[i], list[least] = list[least], list[i]
+		i = least
+	}
+}
+
+func remove[T comparable](list []T, x T) []T {
+	if i := slices.Index(list, x); i >= 0 {
+		last := len(list) - 1
+		list[i] = list[last]
+		var zero T
+		list[last] = zero
+		return list[:last]
+	}
+	return list
+}

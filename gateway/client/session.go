@@ -171,7 +171,7 @@ func (ch *change) commands(topics map[topicKey]*topic) []codec.Command {
 		bytesMax = shortMax
 	}
 	var commands []codec.Command
-	room := 0
+	room, froms := 0, 0
 	add := func(name string) {
 		it := codec.SymbolItem{Name: []byte(name)}
 		n := len(name) + itemBytes
@@ -179,11 +179,14 @@ func (ch *change) commands(topics map[topicKey]*topic) []codec.Command {
 			it.HasFrom, it.Epoch, it.Seq = true, t.epoch, t.seq
 			n += fromBytes
 		}
-		if len(commands) == 0 || n > room || commands[len(commands)-1].Symbols.Len() == itemsMax {
+		if len(commands) == 0 || n > room || commands[len(commands)-1].Symbols.Len() == itemsMax || froms == native.FromMax {
 			commands = append(commands, blank)
-			room = bytesMax
+			room, froms = bytesMax, 0
 		}
 		room -= n
+		if it.HasFrom {
+			froms++
+		}
 		commands[len(commands)-1].Symbols.Append(it)
 	}
 	// The symbols that a pattern found go first, by name: a pattern has no one

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync"
 	"time"
+	"unicode/utf8"
 
 	"tickgate/codec"
 )
@@ -108,9 +109,13 @@ func (t *Table) Event(e *codec.Event) {
 	defer t.mu.Unlock()
 	switch e.Type {
 	case codec.EventState:
-		t.rowLocked(clean(e.Symbol)).state = e.State
-	case codec.EventWaiting:
-		t.rowLocked(clean(e.Symbol)).state = codec.StateLoading
+		if r := t.rows[e.Symbol]; r != nil {
+			r.state, t.dirty = e.State, true
+		}
+	case codec.EventGranted, codec.EventWaiting:
+		if codec.ValidSymbol(e.Symbol) { // it has a line before its first tick
+			t.rowLocked(e.Symbol)
+		}
 	case codec.EventRefused, codec.EventError:
 		t.statusLocked(strings.TrimSpace(e.Symbol + " refused: " + e.Why))
 	case codec.EventGoaway:
@@ -214,7 +219,7 @@ func (t *Table) linesLocked(columns, height int) []string {
 	widths := make([]int, len(cells[0]))
 	for _, row := range cells {
 		for i, c := range row {
-			widths[i] = max(widths[i], len(c))
+			widths[i] = max(widths[i], utf8.RuneCountInString(c))
 		}
 	}
 	var lines []string
@@ -224,14 +229,14 @@ func (t *Table) linesLocked(columns, height int) []string {
 			if i > 0 {
 				b.WriteString("  ")
 			}
-			pad := strings.Repeat(" ", widths[i]-len(c))
+			pad := strings.Repeat(" ", widths[i]-utf8.RuneCountInString(c))
 			if i == 0 || i == len(row)-1 { // words to the left, numbers to the right
 				b.WriteString(c + pad)
 			} else {
 				b.WriteString(pad + c)
 			}
 		}
-		lines = append(lines, fit(strings.TrimRight(b.String(), " "), columns))
+		lines = append(lines, strings.TrimRight(fit(b.String(), columns), " "))
 	}
 	if hidden > 0 {
 		lines = append(lines, fit(fmt.Sprintf("and %d more", hidden), columns))

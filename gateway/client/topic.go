@@ -62,7 +62,7 @@ func (t *topic) takeSnapshot(u *Update, fault func(string)) {
 		case u.Epoch == t.epoch && u.Seq < t.seq:
 			fault(fmt.Sprintf("snapshot of seq %d after seq %d", u.Seq, t.seq))
 		case u.Epoch == t.epoch:
-			u.Merged = t.merged(&u.Update, u.Seq != t.seq)
+			u.Merged = t.merged(&u.Update)
 			if u.Channel == codec.ChannelTrades && !t.filtered && t.numbered && u.No > t.no {
 				// Trades between two connections that no ring held any more.
 				t.dropped = max(t.dropped, u.No-t.no)
@@ -90,26 +90,21 @@ func (t *topic) takeTick(u *Update, fault func(string)) {
 		if u.Type == codec.EventQuote && t.numbered && u.No < t.no {
 			fault(fmt.Sprintf("quote %d after quote %d", u.No, t.no))
 		}
-		u.Merged = t.merged(&u.Update, true)
+		u.Merged = t.merged(&u.Update)
 	}
 	t.known, t.seq = true, u.Seq
 	t.no, t.numbered = u.No, u.Type != codec.EventTicker
 }
 
-// merged is how many ticks of the channel u stands for besides the one that it
-// tells, if it tells one.
-func (t *topic) merged(u *native.Update, tells bool) uint64 {
-	var n uint64
+// merged is how many ticks of the channel u stands for besides the newest.
+func (t *topic) merged(u *native.Update) uint64 {
 	switch {
 	case u.Channel == codec.ChannelTicker && u.Seq > t.seq && t.seq > 0: // not the first of an epoch
-		n = u.Seq - t.seq
+		return u.Seq - t.seq - 1
 	case u.Channel == codec.ChannelQuotes && t.numbered && u.No > t.no:
-		n = u.No - t.no
+		return u.No - t.no - 1
 	}
-	if n > 0 && tells {
-		n--
-	}
-	return n
+	return 0
 }
 
 // reset begins a numbering anew.

@@ -44,12 +44,12 @@
 //	snapshot      4  id, view, channel, epoch, seq, no, ingest, lag, groups
 //	snapshot_end  5  ref, channel
 //	welcome       8  node, version
-//	granted       9  ref, channel, id, symbol, every, view
+//	granted       9  ref, channel, id, symbol, every, view, epoch, seq
 //	waiting      10  ref, channel, symbol
 //	refused      11  ref, channel, symbol, code, what, where, want
-//	unsubscribed 12  ref, channel, id, symbol
+//	unsubscribed 12  ref, channel, count
 //	drop         13  channel, id, symbol, count
-//	state        14  id, symbol, state, since, why
+//	state        14  channel, id, symbol, state, since, why
 //	reset        15  channel, id, symbol, epoch
 //	behind       16  ref, channel, id, symbol, epoch, seq
 //	ledger       17  ref, offered, delivered, merged, filtered, dropped, pending, snapshots
@@ -131,8 +131,11 @@
 //	bad-symbol     no legal symbol or pattern
 //	too-many       more symbols than one command may have, or more keys
 //
-// The gateway refuses what is legal and yet cannot be, with codes of its own;
-// package gateway lists them.
+// What is legal and yet cannot be is refused symbol by symbol, by a refused row,
+// or by an error row, with these:
+//
+//	too-many-symbols  this session follows as many symbols as it may
+//	no-auth           this gateway asks for no token
 //
 // # Close codes
 //

@@ -247,10 +247,11 @@ func (r *reader) packRow(u *Update) (known bool) {
 			e.Node, e.Version = r.words(), r.words()
 		}
 	case codec.EventGranted:
-		if need(6) {
+		if need(8) {
 			e.Ref, e.Channel = r.uint(), r.channel()
 			e.ID, e.Symbol = r.id(), r.words()
 			e.Every, e.View = r.millis(), codec.View(r.small(255))
+			e.Epoch, e.Seq = r.int64(), r.uint()
 		}
 	case codec.EventWaiting:
 		if need(3) {
@@ -262,9 +263,8 @@ func (r *reader) packRow(u *Update) (known bool) {
 			r.packFault(e)
 		}
 	case codec.EventUnsubscribed:
-		if need(4) {
-			e.Ref, e.Channel = r.uint(), r.channel()
-			e.ID, e.Symbol = r.id(), r.words()
+		if need(3) {
+			e.Ref, e.Channel, e.Count = r.uint(), r.channel(), r.uint()
 		}
 	case codec.EventDrop:
 		if need(4) {
@@ -272,7 +272,8 @@ func (r *reader) packRow(u *Update) (known bool) {
 			e.ID, e.Symbol, e.Count = r.id(), r.words(), r.uint()
 		}
 	case codec.EventState:
-		if need(5) {
+		if need(6) {
+			e.Channel = r.channel()
 			e.ID, e.Symbol = r.id(), r.words()
 			e.State, e.Since, e.Why = codec.TopicState(r.small(255)), r.time(), r.words()
 		}

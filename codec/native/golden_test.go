@@ -154,7 +154,7 @@ func goldenRows() []golden {
 	timeless.EventTime, timeless.Side, timeless.Size = 0, codec.SideSell, codec.Decimal{}
 	rows := []golden{
 		eventRow("welcome", codec.Event{Type: codec.EventWelcome, Node: "gw-1", Version: "v1.2.3"}),
-		eventRow("granted", codec.Event{Type: codec.EventGranted, Ref: 1, Channel: codec.ChannelTicker, ID: btcID, Symbol: "BTCUSDT", Every: 100 * time.Millisecond, View: all}),
+		eventRow("granted", codec.Event{Type: codec.EventGranted, Ref: 1, Channel: codec.ChannelTicker, ID: btcID, Symbol: "BTCUSDT", Every: 100 * time.Millisecond, View: all, Epoch: 1723075200000, Seq: 48213}),
 		eventRow("granted lean", codec.Event{Type: codec.EventGranted, Ref: 1 << 62, Channel: codec.ChannelTrades, ID: thinID, Symbol: "ETH-USD", View: last}),
 		eventRow("waiting", codec.Event{Type: codec.EventWaiting, Ref: 2, Channel: codec.ChannelQuotes, Symbol: "NEWUSDT"}),
 		eventRow("refused", codec.Event{Type: codec.EventRefused, Ref: 2, Channel: codec.ChannelTrades, Symbol: "GONE", Code: "unknown-symbol", Why: "no \"GONE\" here\n", Where: "symbols[3]", Want: "a symbol; größer \u2028"}),
@@ -182,7 +182,7 @@ func goldenRows() []golden {
 		eventRow("reset", codec.Event{Type: codec.EventReset, Channel: codec.ChannelTicker, ID: btcID, Symbol: "BTCUSDT", Epoch: 1723075200001}),
 		eventRow("reset all channels", codec.Event{Type: codec.EventReset, ID: btcID, Symbol: "BTCUSDT", Epoch: 1723075200002_000_000}),
 		eventRow("behind", codec.Event{Type: codec.EventBehind, Ref: 3, Channel: codec.ChannelTrades, ID: btcID, Symbol: "BTCUSDT", Epoch: 1723075200000, Seq: 48000}),
-		eventRow("unsubscribed", codec.Event{Type: codec.EventUnsubscribed, Ref: 4, Channel: codec.ChannelQuotes, ID: btcID, Symbol: "BTCUSDT"}),
+		eventRow("unsubscribed", codec.Event{Type: codec.EventUnsubscribed, Ref: 4, Channel: codec.ChannelQuotes, Count: 12}),
 		eventRow("ledger", codec.Event{Type: codec.EventLedger, Ref: 5, Ledger: codec.Ledger{Offered: 1 << 54, Delivered: 2, Merged: 300, Filtered: 4, Dropped: 50000, Pending: 6, Snapshots: 7}}),
 		eventRow("goaway", codec.Event{Type: codec.EventGoaway, Window: 30 * time.Second, Why: "draining"}),
 		eventRow("error", codec.Event{Type: codec.EventError, Ref: 6, Code: native.CodeBadValue, Why: "there is no channel \"tape\"", Where: "channel", Want: "ticker, quotes or trades"}),
@@ -190,7 +190,7 @@ func goldenRows() []golden {
 	}
 	for s := codec.StateLoading; s <= codec.StateReplay; s++ {
 		rows = append(rows, eventRow("state "+s.String(), codec.Event{
-			Type: codec.EventState, ID: btcID, Symbol: "BTCUSDT", State: s, Since: 1723105200000_000_000 * min(1, int64(s)-1), Why: "no heartbeat for 1.5 s",
+			Type: codec.EventState, Channel: codec.ChannelQuotes, ID: btcID, Symbol: "BTCUSDT", State: s, Since: 1723105200000_000_000 * min(1, int64(s)-1), Why: "no heartbeat for 1.5 s",
 		}))
 	}
 	return rows

@@ -204,6 +204,9 @@ func (jsonText) AppendEvent(dst []byte, e *codec.Event) []byte {
 		millis("every", e.Every)
 		key("view")
 		dst = textView(dst, e.View)
+		key("epoch")
+		dst = textInt(dst, e.Epoch)
+		num("seq", e.Seq)
 	case codec.EventWaiting:
 		num("ref", e.Ref)
 		channel()
@@ -216,12 +219,13 @@ func (jsonText) AppendEvent(dst []byte, e *codec.Event) []byte {
 	case codec.EventUnsubscribed:
 		num("ref", e.Ref)
 		channel()
-		topic()
+		num("count", e.Count)
 	case codec.EventDrop:
 		channel()
 		topic()
 		num("count", e.Count)
 	case codec.EventState:
+		channel()
 		topic()
 		text("state", e.State.String())
 		key("since")

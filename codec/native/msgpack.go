@@ -189,12 +189,14 @@ func (msgPack) AppendEvent(dst []byte, e *codec.Event) []byte {
 		text(e.Node)
 		text(e.Version)
 	case codec.EventGranted:
-		row(7)
+		row(9)
 		num(e.Ref)
 		channel()
 		topic()
 		millis(e.Every)
 		dst = append(dst, byte(e.View&codec.ViewAll))
+		dst = packInt(dst, e.Epoch)
+		num(e.Seq)
 	case codec.EventWaiting:
 		row(4)
 		num(e.Ref)
@@ -207,17 +209,18 @@ func (msgPack) AppendEvent(dst []byte, e *codec.Event) []byte {
 		text(e.Symbol)
 		fault()
 	case codec.EventUnsubscribed:
-		row(5)
+		row(4)
 		num(e.Ref)
 		channel()
-		topic()
+		num(e.Count)
 	case codec.EventDrop:
 		row(5)
 		channel()
 		topic()
 		num(e.Count)
 	case codec.EventState:
-		row(6)
+		row(7)
+		channel()
 		topic()
 		dst = append(dst, byte(e.State))
 		dst = packTime(dst, e.Since)

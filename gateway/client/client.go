@@ -195,7 +195,7 @@ func (c *Client) Run(ctx context.Context, h Handler) error {
 	backoff := c.options.BackoffMin
 	first := true
 	for {
-		s := &session{client: c, handler: &h, topics: make(map[topicID]*topic)}
+		s := &session{client: c, handler: &h, topics: make(map[topicID]*topic), ended: make(map[uint64]*codec.SymbolList)}
 		err := s.run(ctx)
 		if ctx.Err() != nil {
 			return nil

@@ -142,7 +142,7 @@ func TestViolations(t *testing.T) {
 		"reset goes back":     {append(start7[:2:2], event(codec.Event{Type: codec.EventReset, ID: 7, Symbol: "BTCUSDT", Epoch: 1})), "reset to epoch 1 after epoch 1"},
 		"not granted":         {[]rows{tick(codec.ChannelTicker, 8, 9)}, "id 8, which was not granted"},
 		"other channel":       {append(start7[:2:2], tick(codec.ChannelQuotes, 7, 11)), "id 7, which was not granted"},
-		"no snapshot":         {[]rows{start7[0], tick(codec.ChannelTicker, 7, 9)}, "a tick before its snapshot"},
+		"no snapshot":         {[]rows{start7[0], tick(codec.ChannelTicker, 7, 9)}, "a tick of an epoch that was not told"},
 		"id of two symbols":   {append(start7[:2:2], granted(codec.ChannelTicker, 7, "ETHUSDT")), "granted for BTCUSDT before"},
 		"no symbol":           {[]rows{granted(codec.ChannelTicker, 7, "\x1b[2J")}, "is no symbol"},
 		"drop of what is not": {[]rows{event(codec.Event{Type: codec.EventDrop, Channel: codec.ChannelTrades, ID: 9, Symbol: "X", Count: 1})}, "a drop of what was not granted"},
@@ -209,10 +209,29 @@ func TestResume(t *testing.T) {
 	if u := r.update(); u.Symbol != "BTCUSDT" || u.Epoch != 1 || u.No != 12 || u.Dropped != 0 {
 		t.Errorf("after the loss %+v", u)
 	}
-	// What no ring held any more is counted by the numbers.
-	p.send(granted(codec.ChannelTrades, 4, "ETHUSDT"), snapshot(codec.ChannelTrades, 4, market(1, 70)))
-	if u := r.update(); u.Symbol != "ETHUSDT" || u.Dropped != 20 {
-		t.Errorf("snapshot instead of trades: %+v, want 20 dropped", u)
+	// What no ring held any more is told by a drop; a snapshot is only news.
+	p.send(granted(codec.ChannelTrades, 4, "ETHUSDT"), snapshot(codec.ChannelTrades, 4, market(1, 70)),
+		event(codec.Event{Type: codec.EventDrop, Channel: codec.ChannelTrades, ID: 4, Symbol: "ETHUSDT", Count: 15}),
+		tick(codec.ChannelTrades, 4, 66), tick(codec.ChannelTrades, 4, 67))
+	for i, want := range []uint64{0, 15, 0} {
+		if u := r.update(); u.Symbol != "ETHUSDT" || u.Dropped != want || u.Snapshot() != (i == 0) {
+			t.Errorf("update %d: %+v, want %d dropped", i, u, want)
+		}
+	}
+}
+
+// TestNewSymbol: one that a pattern finds new is served from its first tick,
+// without a snapshot, in the epoch that was granted.
+func TestNewSymbol(t *testing.T) {
+	g := newGateway(t, false)
+	r := start(t, newClient(t, client.Options{URL: g.url}, trades("*")))
+	p := g.next()
+	p.send(event(codec.Event{Type: codec.EventGranted, Channel: codec.ChannelTrades, ID: 7, Symbol: "BTCUSDT", Epoch: 5, Seq: 2}),
+		tick(codec.ChannelTrades, 7, 1), tick(codec.ChannelTrades, 7, 2))
+	for _, want := range []uint64{1, 2} {
+		if u := r.update(); u.Epoch != 5 || u.No != want || u.Dropped != 0 {
+			t.Errorf("%+v, want trade %d of epoch 5", u, want)
+		}
 	}
 }
 
@@ -294,11 +313,12 @@ func TestChange(t *testing.T) {
 	if err := r.client.Unsubscribe(codec.ChannelTicker, "A"); err != nil {
 		t.Fatal(err)
 	}
-	if c := p.command(codec.OpUnsubscribe); string(items(&c)[0].Name) != "A" || c.Symbols.Len() != 1 {
+	c := p.command(codec.OpUnsubscribe)
+	if string(items(&c)[0].Name) != "A" || c.Symbols.Len() != 1 {
 		t.Errorf("unsubscribed from %v", items(&c))
 	}
 	p.send(granted(codec.ChannelTicker, 1, "A"), snapshot(codec.ChannelTicker, 1, market(1, 1)),
-		event(codec.Event{Type: codec.EventUnsubscribed, Channel: codec.ChannelTicker, ID: 1, Symbol: "A"}),
+		event(codec.Event{Type: codec.EventUnsubscribed, Ref: c.Ref, Channel: codec.ChannelTicker, Count: 1}),
 		tick(codec.ChannelTicker, 1, 2))
 	r.violation("id 1, which was not granted")
 	p.conn.NetConn().Close()
@@ -312,6 +332,31 @@ func TestChange(t *testing.T) {
 	}
 	if !slices.Equal(names, []string{"B", "C"}) {
 		t.Errorf("the next connection is told %v, want B and C", names)
+	}
+}
+
+// TestAgain: who takes a symbol back and wants it again has not been promised
+// what came between.
+func TestAgain(t *testing.T) {
+	g := newGateway(t, false)
+	r := start(t, newClient(t, client.Options{URL: g.url}, trades("BTCUSDT")))
+	p := g.next()
+	p.command(codec.OpSubscribe)
+	p.send(granted(codec.ChannelTrades, 7, "BTCUSDT"), snapshot(codec.ChannelTrades, 7, market(1, 10)))
+	r.update()
+	r.client.Unsubscribe(codec.ChannelTrades, "BTC*")
+	r.client.Unsubscribe(codec.ChannelTrades, "BTCUSDT")
+	r.client.Subscribe(trades("BTCUSDT"))
+	for range 2 {
+		c := p.command(codec.OpUnsubscribe)
+		p.send(event(codec.Event{Type: codec.EventUnsubscribed, Ref: c.Ref, Channel: codec.ChannelTrades}))
+	}
+	p.command(codec.OpSubscribe)
+	p.send(granted(codec.ChannelTrades, 7, "BTCUSDT"), snapshot(codec.ChannelTrades, 7, market(1, 20)), tick(codec.ChannelTrades, 7, 21))
+	for _, want := range []uint64{20, 21} {
+		if u := r.update(); u.No != want {
+			t.Errorf("%+v, want number %d", u, want)
+		}
 	}
 }
 

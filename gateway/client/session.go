@@ -38,6 +38,10 @@ type session struct {
 	heardAt   atomic.Int64  // since began
 	leaveAt   atomic.Int64  // since began; 0: stay
 	closeOnce sync.Once
+
+	// Guarded by mu.
+	mu    sync.Mutex
+	ended map[uint64]*codec.SymbolList // by ref: unsubscribes that are not answered
 }
 
 // run connects, reads until the end, and says why it ended.
@@ -88,6 +92,11 @@ func (s *session) write(ctx context.Context, commands []codec.Command) {
 		for i := range commands {
 			ref++
 			commands[i].Ref = ref
+			if commands[i].Op == codec.OpUnsubscribe {
+				s.mu.Lock()
+				s.ended[ref] = &commands[i].Symbols
+				s.mu.Unlock()
+			}
 			send(&commands[i])
 		}
 	}
@@ -175,7 +184,7 @@ func (ch *change) commands(topics map[topicKey]*topic) []codec.Command {
 	add := func(name string) {
 		it := codec.SymbolItem{Name: []byte(name)}
 		n := len(name) + itemBytes
-		if t := topics[topicKey{sub.Channel, name}]; t != nil && t.known {
+		if t := topics[topicKey{sub.Channel, name}]; t != nil && t.known && t.seq > 0 {
 			it.HasFrom, it.Epoch, it.Seq = true, t.epoch, t.seq
 			n += fromBytes
 		}
@@ -196,7 +205,7 @@ func (ch *change) commands(topics map[topicKey]*topic) []codec.Command {
 		named[name] = true
 	}
 	for key, t := range topics {
-		if key.channel == sub.Channel && t.known && !named[key.symbol] && sub.matches(key.symbol) {
+		if key.channel == sub.Channel && t.known && t.seq > 0 && !named[key.symbol] && sub.matches(key.symbol) {
 			add(key.symbol)
 		}
 	}
@@ -354,18 +363,31 @@ func (s *session) granted(e *codec.Event) {
 		s.violation(e.Symbol, e.Channel, fmt.Sprintf("id %d was granted for %s before", e.ID, old.symbol))
 	}
 	t.filtered = filtered
+	t.granted(e.Epoch)
 	s.topics[topicID{e.Channel, e.ID}] = t
 }
 
-// unsubscribed forgets what the gateway sends no more. It may name a pattern.
+// unsubscribed forgets what the gateway has stopped to send. If we want it again
+// by now, it will be granted anew and begin with a snapshot.
 func (s *session) unsubscribed(e *codec.Event) {
+	s.mu.Lock()
+	names, ok := s.ended[e.Ref]
+	delete(s.ended, e.Ref)
+	s.mu.Unlock()
+	if !ok {
+		s.violation("", e.Channel, fmt.Sprintf("unsubscribed by command %d, which was not sent", e.Ref))
+		return
+	}
 	for id, t := range s.topics {
-		if id.channel != e.Channel || !matches(e.Symbol, t.symbol) {
+		if id.channel != e.Channel {
 			continue
 		}
-		if ok, _ := s.client.desires(e.Channel, t.symbol); !ok {
-			delete(s.topics, id)
-			delete(s.client.topics, topicKey{e.Channel, t.symbol})
+		for it := range names.All() {
+			if matches(string(it.Name), t.symbol) {
+				delete(s.topics, id)
+				delete(s.client.topics, topicKey{e.Channel, t.symbol})
+				break
+			}
 		}
 	}
 }

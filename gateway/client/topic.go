@@ -54,6 +54,9 @@ func (t *topic) take(u *Update, fault func(string)) {
 	u.Dropped, t.dropped = t.dropped, 0
 }
 
+// takeSnapshot begins to follow, or goes on. A client that goes on in trades is
+// then sent those since where it was, each missing one told by a drop: there the
+// snapshot is news, and not where the trades go on.
 func (t *topic) takeSnapshot(u *Update, fault func(string)) {
 	if t.known && !t.behind {
 		switch {
@@ -61,12 +64,10 @@ func (t *topic) takeSnapshot(u *Update, fault func(string)) {
 			fault(fmt.Sprintf("snapshot of epoch %d after epoch %d", u.Epoch, t.epoch))
 		case u.Epoch == t.epoch && u.Seq < t.seq:
 			fault(fmt.Sprintf("snapshot of seq %d after seq %d", u.Seq, t.seq))
+		case u.Epoch == t.epoch && u.Channel == codec.ChannelTrades && t.numbered:
+			return
 		case u.Epoch == t.epoch:
 			u.Merged = t.merged(&u.Update)
-			if u.Channel == codec.ChannelTrades && !t.filtered && t.numbered && u.No > t.no {
-				// Trades between two connections that no ring held any more.
-				t.dropped = max(t.dropped, u.No-t.no)
-			}
 		}
 	}
 	t.known, t.epoch, t.seq, t.behind = true, u.Epoch, u.Seq, false
@@ -76,7 +77,7 @@ func (t *topic) takeSnapshot(u *Update, fault func(string)) {
 func (t *topic) takeTick(u *Update, fault func(string)) {
 	u.Epoch = t.epoch
 	if !t.known {
-		fault("a tick before its snapshot")
+		fault("a tick of an epoch that was not told")
 	} else if u.Seq < t.seq || u.Seq == t.seq && u.Type == codec.EventTrade {
 		fault(fmt.Sprintf("seq %d after %d in epoch %d", u.Seq, t.seq, t.epoch))
 	}
@@ -105,6 +106,14 @@ func (t *topic) merged(u *native.Update) uint64 {
 		return u.No - t.no - 1
 	}
 	return 0
+}
+
+// granted tells the epoch of a symbol that is new: its ticks may come without a
+// snapshot, from the first.
+func (t *topic) granted(epoch int64) {
+	if !t.known && epoch != 0 {
+		t.known, t.epoch = true, epoch
+	}
 }
 
 // reset begins a numbering anew.

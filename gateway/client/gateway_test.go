@@ -207,11 +207,19 @@ func tick(c codec.Channel, id uint32, n uint64) rows {
 	return func(sp native.Spelling, dst []byte) ([]byte, int) {
 		s := market(1, n)
 		if c == codec.ChannelTrades {
-			return sp.AppendTrade(dst, codec.ViewAll, id, "BTCUSDT", &codec.TradeEntry{
-				Kind: codec.KindTrade, Trade: s.Last, Quote: s.Quote, Volume: s.Volume, Trades: s.Trades,
-			}), 1
+			return tradeOf(codec.ViewAll, id, n)(sp, dst)
 		}
 		return sp.AppendState(dst, c, codec.ViewAll, id, "BTCUSDT", s), 1
+	}
+}
+
+// tradeOf is the row of the n-th trade.
+func tradeOf(v codec.View, id uint32, n uint64) rows {
+	return func(sp native.Spelling, dst []byte) ([]byte, int) {
+		s := market(1, n)
+		return sp.AppendTrade(dst, v, id, "BTCUSDT", &codec.TradeEntry{
+			Kind: codec.KindTrade, Trade: s.Last, Quote: s.Quote, Volume: s.Volume, Trades: s.Trades,
+		}), 1
 	}
 }
 

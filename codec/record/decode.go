@@ -416,19 +416,32 @@ func (r *reader) state(s *codec.State) {
 func (r *reader) source(s *codec.Source) {
 	more := r.array(sourceLen, "source")
 	s.Epoch = r.int("source's epoch")
-	if !r.null() {
-		if b := r.take(18, "raw topic's id"); b != nil {
-			if b[0] != 0xc4 || b[1] != 16 {
-				r.fail("raw topic's id")
-			}
-			copy(s.RawTopicID[:], b[2:])
-		}
-	}
+	r.topicID(&s.RawTopicID)
 	s.Partition = int32(r.bounded(math.MaxInt32, "raw partition"))
 	s.Offset = r.int("raw offset")
 	s.Index = int32(r.bounded(math.MaxInt32, "index in the raw message"))
 	s.ProducerEra = int16(r.bounded(math.MaxInt16, "producer era"))
 	r.skip(more, skipDepthMax)
+}
+
+func (r *reader) topicID(id *[16]byte) {
+	if r.null() {
+		return
+	}
+	const want = "raw topic's id: 16 bytes"
+	if b := r.take(18, want); b != nil {
+		if b[0] != 0xc4 || b[1] != 16 {
+			r.fail(want)
+		}
+		copy(id[:], b[2:])
+	}
+}
+
+func (r *reader) version() {
+	at := r.at
+	if v := r.uint("version"); r.err == nil && v != Version {
+		r.err = &FormatError{At: at, Want: fmt.Sprintf("version %d, not %d: written by a newer tickgate?", Version, v), Err: ErrVersion}
+	}
 }
 
 // head reads what all kinds begin with.
@@ -438,11 +451,8 @@ func (r *reader) head() (more int, kind codec.Kind) {
 		return 0, 0
 	}
 	more = r.array(recordLen, "a record: an array of 9")
+	r.version()
 	at := r.at
-	if v := r.uint("version"); r.err == nil && v != Version {
-		r.err = &FormatError{At: at, Want: fmt.Sprintf("version %d, not %d: written by a newer tickgate?", Version, v), Err: ErrVersion}
-	}
-	at = r.at
 	kind = codec.Kind(r.bounded(math.MaxUint8, "kind"))
 	switch kind {
 	case codec.KindTrade, codec.KindQuote, codec.KindCorrection, codec.KindCancel, codec.KindStatus, codec.KindFence, codec.KindGap, codec.KindMoved:

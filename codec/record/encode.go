@@ -60,16 +60,19 @@ func Append(dst []byte, r *Record) []byte {
 func appendSource(dst []byte, s *codec.Source) []byte {
 	dst = append(dst, 0x90|sourceLen)
 	dst = appendInt(dst, s.Epoch)
-	if s.RawTopicID == [16]byte{} {
-		dst = append(dst, 0xc0)
-	} else {
-		dst = append(dst, 0xc4, 16)
-		dst = append(dst, s.RawTopicID[:]...)
-	}
+	dst = appendTopicID(dst, &s.RawTopicID)
 	dst = appendInt(dst, int64(s.Partition))
 	dst = appendInt(dst, s.Offset)
 	dst = appendInt(dst, int64(s.Index))
 	return appendInt(dst, int64(s.ProducerEra))
+}
+
+func appendTopicID(dst []byte, id *[16]byte) []byte {
+	if *id == [16]byte{} {
+		return append(dst, 0xc0)
+	}
+	dst = append(dst, 0xc4, 16)
+	return append(dst, id[:]...)
 }
 
 func appendState(dst []byte, s *codec.State) []byte {

@@ -226,4 +226,3 @@ func side(price, size value) (p, s codec.Decimal, err error) {
 	}
 	return p, s, nil
 }
-

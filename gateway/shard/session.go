@@ -233,6 +233,7 @@ func (s *Shard) subscribe(se *Session, c *codec.Command, done chan struct{}) {
 		t.view = codec.DefaultView(c.Channel)
 	}
 	w := &work{ref: c.Ref, channel: c.Channel, done: done}
+	s.meetNewTopics() // so that a topic is either seen or hoped for, never both
 	if c.Op == codec.OpSet && se.setNo == 0 {
 		se.sets++
 		se.setNo = se.sets
@@ -247,7 +248,7 @@ func (s *Shard) subscribe(se *Session, c *codec.Command, done chan struct{}) {
 				w.items = append(w.items, workItem{kind: codec.EventRefused, name: string(it.Name), why: refusedMany})
 				continue
 			}
-			for _, bt := range s.board.Topics()[:s.seen] {
+			for _, bt := range s.board.Topics()[:s.seen] { // the others are met later, by the hope
 				if strings.HasPrefix(bt.Symbol, string(prefix)) {
 					se.take(s, w, bt, t, codec.SymbolItem{})
 				}

@@ -1,0 +1,82 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/spf13/cobra"
+)
+
+// settingsCommand is a root with one command that has a few settings.
+func settingsCommand() (cmd *cobra.Command, listen *string, brokers *[]string, max *int) {
+	root := &cobra.Command{Use: "tickgate"}
+	cmd = &cobra.Command{Use: "serve", Run: func(*cobra.Command, []string) {}}
+	listen = cmd.Flags().String("listen", "default", "")
+	brokers = cmd.Flags().StringSlice("brokers", nil, "")
+	max = cmd.Flags().Int("clients-max", 1, "")
+	root.AddCommand(cmd)
+	return cmd, listen, brokers, max
+}
+
+func TestSettings(t *testing.T) {
+	for name, tt := range map[string]struct {
+		file        string
+		environ     []string
+		args        []string
+		wantListen  string
+		wantBrokers string
+		wantMax     int
+		wantErr     []string // parts of the error
+	}{
+		"defaults":             {wantListen: "default", wantMax: 1},
+		"file":                 {file: "listen: f\nbrokers: [a:1, b:2]\n", wantListen: "f", wantBrokers: "a:1,b:2", wantMax: 1},
+		"file, nested":         {file: "clients:\n  max: 7\n", wantListen: "default", wantMax: 7},
+		"environment wins":     {file: "listen: f\n", environ: []string{"TICKGATE_LISTEN=e", "TICKGATE_CLIENTS_MAX=3"}, wantListen: "e", wantMax: 3},
+		"command line wins":    {file: "listen: f\n", environ: []string{"TICKGATE_LISTEN=e"}, args: []string{"--listen", "c"}, wantListen: "c", wantMax: 1},
+		"list in environment":  {environ: []string{"TICKGATE_BROKERS=a:1,b:2"}, wantListen: "default", wantBrokers: "a:1,b:2", wantMax: 1},
+		"tests' own variables": {environ: []string{"TICKGATE_REQUIRE_SHARED=1"}, wantListen: "default", wantMax: 1},
+		"unknown in file":      {file: "listn: f\n", wantErr: []string{"listn", "listen"}},
+		"bad value in file":    {file: "clients-max: many\n", wantErr: []string{"settings file", "clients-max", "many"}},
+		"bad value in environment": {environ: []string{"TICKGATE_CLIENTS_MAX=many"},
+			wantErr: []string{"TICKGATE_CLIENTS_MAX", "many"}},
+		"broken file": {file: "listen: [\n", wantErr: []string{"settings file"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			path := ""
+			if tt.file != "" {
+				path = filepath.Join(t.TempDir(), "tickgate.yaml")
+				if err := os.WriteFile(path, []byte(tt.file), 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
+			cmd, listen, brokers, max := settingsCommand()
+			if err := cmd.ParseFlags(tt.args); err != nil {
+				t.Fatal(err)
+			}
+			err := settings(cmd, path, tt.environ)
+			if tt.wantErr != nil {
+				for _, part := range tt.wantErr {
+					if err == nil || !strings.Contains(err.Error(), part) {
+						t.Errorf("error %v does not say %q", err, part)
+					}
+				}
+				return
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			if *listen != tt.wantListen || strings.Join(*brokers, ",") != tt.wantBrokers || *max != tt.wantMax {
+				t.Errorf("listen %q, brokers %q, clients-max %d; want %q, %q, %d", *listen, *brokers, *max, tt.wantListen, tt.wantBrokers, tt.wantMax)
+			}
+		})
+	}
+}
+
+func TestMissingSettingsFile(t *testing.T) {
+	cmd, _, _, _ := settingsCommand()
+	if err := settings(cmd, filepath.Join(t.TempDir(), "none.yaml"), nil); err == nil || !strings.Contains(err.Error(), "none.yaml") {
+		t.Errorf("error %v does not name the file", err)
+	}
+}

@@ -105,7 +105,7 @@ func (jsonText) DecodeCommand(frame []byte, c *codec.Command) error {
 }
 
 // decodeCommand reads a command into c, whose memory is used again. After an
-// error c holds nothing of use.
+// error c holds nothing of use but Ref, 0 if it had not been read.
 func decodeCommand(frame []byte, text bool, c *codec.Command) error {
 	symbols, token := c.Symbols, c.Token[:0]
 	symbols.Reset()

@@ -28,7 +28,7 @@ var allowed = map[string][]string{
 	"feed/embedded":   {},
 	"feed/memlog":     {"feed", "codec", "codec/record", "feed/logtest"},
 	"feed/logtest":    {"feed", "codec", "codec/record"},
-	"feed/follow":     {"codec", "codec/record", "feed", "feed/broker", "feed/embedded"},
+	"feed/follow":     {"codec", "codec/record", "feed", "feed/broker", "feed/embedded", "feed/venue"},
 	"feed/market":     {"codec", "feed", "feed/venue"},
 	"feed/replay":     {"codec", "feed", "feed/venue", "feed/sharedtest"},
 

@@ -6,8 +6,6 @@ import (
 	"compress/gzip"
 	"context"
 	"fmt"
-	"io"
-	"log/slog"
 	"math/rand/v2"
 	"os"
 	"sync"
@@ -156,58 +154,53 @@ func (l *ticksLog) repeats(symbol string) int {
 	return len(l.records[symbol]) - len(l.visible(symbol))
 }
 
-// feedRun puts raw into a broker of its own while a feed reads it, killed
-// several times if rng is given, and returns what the topics hold at the end.
+// seen is how many records the log has, fences and repeats too.
+func (l *ticksLog) seen() (n int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for symbol := range l.records {
+		n += len(l.records[symbol])
+	}
+	return n
+}
+
+// reached is the raw offset of the newest record of a symbol, -1 if there is none.
+func (l *ticksLog) reached(symbol string) int64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	list := l.records[symbol]
+	if len(list) == 0 {
+		return -1
+	}
+	return list[len(list)-1].Source.Offset
+}
+
+// feedRun puts raw into a broker of its own while a feed reads it, and returns
+// what the topics hold at the end. If rng is given the feed is killed several
+// times while raw messages are unread.
 func feedRun(t *testing.T, raw []feed.Entry, rng *rand.Rand) *ticksLog {
 	t.Helper()
 	kafka := startKafka(t)
-	ctx, cancel := context.WithTimeout(t.Context(), within)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*within)
 	defer cancel()
-	client, err := broker.New(broker.Options{Brokers: []string{kafka}, Logger: slog.New(slog.NewTextHandler(io.Discard, nil))})
+	client, err := broker.New(broker.Options{Brokers: []string{kafka}})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer client.Close()
-	if err := client.CreateTopics(ctx, []broker.TopicSpec{{Name: "raw.binance", Partitions: 1}}); err != nil {
+	if err := client.CreateTopics(ctx, []broker.TopicSpec{{Name: "raw.binance", Partitions: 1, Configs: map[string]string{"retention.ms": "-1"}}}); err != nil {
 		t.Fatal(err)
 	}
-
-	// The venue: a tenth of the file every 300 ms, so that there is always
-	// something unread when the feed dies.
-	var venueDone sync.WaitGroup
-	venueDone.Go(func() {
-		w := client.NewWriter(broker.WriterOptions{})
-		defer w.Close()
-		for part := range 10 {
-			from, to := len(raw)*part/10, len(raw)*(part+1)/10
-			if err := w.Write(ctx, raw[from:to]); err != nil {
-				t.Errorf("raw messages: %v", err)
-				return
-			}
-			if rng != nil {
-				time.Sleep(300 * time.Millisecond)
-			}
-		}
-	})
-
-	args := []string{"feed", "--brokers", kafka, "--raw", "binance", "--admin", "127.0.0.1:0"}
-	p := start(t, args...)
-	if rng != nil {
-		for range kills {
-			time.Sleep(200*time.Millisecond + time.Duration(rng.Int64N(int64(400*time.Millisecond))))
-			p.kill()
-			p = start(t, args...)
-		}
-	}
-	venueDone.Wait()
+	w := client.NewWriter(broker.WriterOptions{})
+	defer w.Close()
 
 	log := &ticksLog{records: map[string][]record.Record{}, fences: map[string]int{}}
 	tailer := client.NewTailer(broker.TailOptions{Handle: log.handle})
 	tailing, stop := context.WithCancel(ctx)
 	var tailDone sync.WaitGroup
 	tailDone.Go(func() { tailer.Run(tailing) })
-	tailer.Add("ticks.BTCUSDT", broker.StartFirst)
-	tailer.Add("ticks.ETHUSDT", broker.StartFirst)
+	defer tailDone.Wait()
+	defer stop()
 	lastOf := map[string]int64{} // raw offset of the last tick of each symbol
 	v, _ := venue.Lookup("binance")
 	for i, e := range raw {
@@ -215,19 +208,45 @@ func feedRun(t *testing.T, raw []feed.Entry, rng *rand.Rand) *ticksLog {
 			lastOf[string(ticks[0].VenueSymbol)] = int64(i)
 		}
 	}
-	eventually(t, "the feed has read all", func() error {
-		log.mu.Lock()
-		defer log.mu.Unlock()
-		for symbol, offset := range lastOf {
-			list := log.records[symbol]
-			if len(list) == 0 || list[len(list)-1].Source.Offset < offset {
-				return fmt.Errorf("%s: %d records, raw offset %d not reached", symbol, len(list), offset)
-			}
+	for symbol := range lastOf {
+		tailer.Add("ticks."+symbol, broker.StartFirst)
+	}
+
+	if err := w.Write(ctx, raw); err != nil {
+		t.Fatalf("raw messages: %v", err)
+	}
+	args := []string{"feed", "--brokers", kafka, "--raw", "binance", "--admin", "127.0.0.1:0"}
+	p := start(t, args...)
+	for kill := range kills {
+		if rng == nil {
+			break
 		}
-		return nil
-	})
-	stop()
-	tailDone.Wait()
+		// Somewhere in this sixth of the file.
+		at := (len(raw)*kill + rng.IntN(len(raw))) / (kills + 1)
+		eventually(t, "the feed works on", func() error {
+			if n := log.seen(); n < at {
+				return fmt.Errorf("%d records, want %d", n, at)
+			}
+			return nil
+		})
+		p.kill()
+		time.Sleep(200 * time.Millisecond) // what it had written is read
+		unread := int64(len(raw)-1) - max(log.reached("BTCUSDT"), log.reached("ETHUSDT"))
+		t.Logf("kill %d with %d raw messages unread", kill+1, unread)
+		if unread <= 0 {
+			t.Error("that is no kill while raw messages are unread")
+		}
+		p = start(t, args...)
+	}
+	for symbol, offset := range lastOf {
+		eventually(t, "the feed has read all of "+symbol, func() error {
+			if at := log.reached(symbol); at < offset {
+				return fmt.Errorf("raw offset %d of %d", at, offset)
+			}
+			return nil
+		})
+	}
+	time.Sleep(200 * time.Millisecond) // whatever comes too much has time to come
 	p.interrupt()
 	return log
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"sync"
 	"syscall"
 	"time"
 
@@ -101,37 +102,56 @@ func notice(e *codec.Event) string {
 }
 
 // lineFlushTime bounds how long a line waits in our buffer.
-const lineFlushTime = 50 * time.Millisecond
+const lineFlushTime = 20 * time.Millisecond
 
 // tailLines prints a JSON object an update; notices go to stderr.
 func tailLines(cmd *cobra.Command, watcher *client.Client) error {
+	var mu sync.Mutex // guards out: lines come, and a timer flushes
 	out := bufio.NewWriterSize(cmd.OutOrStdout(), 64<<10)
+	flush := func() error {
+		mu.Lock()
+		defer mu.Unlock()
+		if err := out.Flush(); err != nil {
+			return errOutput{err}
+		}
+		return nil
+	}
 	say := func(s string) { fmt.Fprintln(cmd.ErrOrStderr(), "tickgate tail:", s) }
 	var buf []byte
-	var last time.Time
-	err := watcher.Run(cmd.Context(), client.Handler{
-		Update: func(u *client.Update) error {
-			buf = client.AppendLine(buf[:0], u)
-			if _, err := out.Write(buf); err != nil {
-				return errOutput{err}
-			}
-			if now := time.Now(); now.Sub(last) >= lineFlushTime || out.Available() < 1<<10 {
-				last = now
-				if err := out.Flush(); err != nil {
+	err := together(cmd.Context(), func(ctx context.Context) error {
+		return watcher.Run(ctx, client.Handler{
+			Update: func(u *client.Update) error {
+				mu.Lock()
+				defer mu.Unlock()
+				buf = client.AppendLine(buf[:0], u)
+				if _, err := out.Write(buf); err != nil {
 					return errOutput{err}
 				}
+				return nil
+			},
+			Event: func(e *codec.Event) {
+				if s := notice(e); s != "" {
+					say(s)
+				}
+			},
+			Violation:    func(v *client.Violation) { say(v.Error()) },
+			Disconnected: func(err error) { say(fmt.Sprintf("%v; connecting again", err)) },
+		})
+	}, func(ctx context.Context) error {
+		tick := time.NewTicker(lineFlushTime)
+		defer tick.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				return nil
+			case <-tick.C:
+				if err := flush(); err != nil {
+					return err
+				}
 			}
-			return nil
-		},
-		Event: func(e *codec.Event) {
-			if s := notice(e); s != "" {
-				say(s)
-			}
-		},
-		Violation:    func(v *client.Violation) { say(v.Error()) },
-		Disconnected: func(err error) { say(fmt.Sprintf("%v; connecting again", err)) },
+		}
 	})
-	return tailEnd(errors.Join(out.Flush(), err))
+	return tailEnd(errors.Join(flush(), err))
 }
 
 // errOutput is a write to our own output that failed: somebody closed the pipe.

@@ -158,12 +158,25 @@ func (s *Shard) emit(se *Session, sub *subscription) bool {
 	t := sub.topic
 	v := &t.view
 	c := sub.terms.channel
+	if v.State.Seq == 0 {
+		if !sub.waited && !s.event(se, &codec.Event{Type: codec.EventWaiting, Ref: sub.ref, Channel: c, Symbol: t.Symbol}) {
+			return false
+		}
+		sub.waited = true
+		return true
+	}
+	if sub.from != nil && v.Loaded {
+		sub.resume()
+	}
 	if !sub.granted {
 		if !s.event(se, &codec.Event{Type: codec.EventGranted, Ref: sub.ref, Channel: c, ID: t.ID, Symbol: t.Symbol,
 			Epoch: v.State.Epoch, Seq: v.State.Seq, Every: sub.terms.every, View: sub.terms.view}) {
 			return false
 		}
 		sub.granted = true
+		if !sub.snapshot && sub.epoch == 0 {
+			sub.epoch = v.State.Epoch
+		}
 	}
 	if sub.standing != v.Standing.Version {
 		if !s.event(se, &codec.Event{Type: codec.EventState, Channel: c, ID: t.ID, Symbol: t.Symbol,
@@ -172,7 +185,7 @@ func (s *Shard) emit(se *Session, sub *subscription) bool {
 		}
 		sub.standing = v.Standing.Version
 	}
-	if v.State.Seq == 0 || !v.Loaded && !sub.first {
+	if !v.Loaded && !sub.first {
 		return true
 	}
 	if sub.epoch != v.State.Epoch && sub.epoch != 0 {

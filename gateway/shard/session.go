@@ -70,11 +70,13 @@ type subscription struct {
 	epoch    int64  // told last; 0: none yet
 	standing uint64 // version told last
 
-	granted  bool // the client knows the terms
-	snapshot bool // owed a snapshot before anything else
-	first    bool // came with its topic: served from its first tick
-	behind   bool // the client has seen more than this node
-	lost     bool // resumed from a point that the ring no longer holds
+	granted  bool              // the client knows the terms, and the epoch
+	waited   bool              // the client knows that there is no tick yet
+	snapshot bool              // owed a snapshot before anything else
+	first    bool              // came with its topic: served from its first tick
+	behind   bool              // the client has seen more than this node
+	lost     bool              // resumed from a point that the ring no longer holds
+	from     *codec.SymbolItem // where to go on from, once the topic is loaded
 	touched  bool
 	ref      uint64
 
@@ -294,10 +296,10 @@ func (se *Session) take(s *Shard, w *work, bt *board.Topic, t terms, from codec.
 		v := &sub.topic.view
 		sub.cursor = v.Heads.Of(t.channel)
 		sub.snapshot = !v.Loaded || v.State.Seq != 0
-		if from.HasFrom {
-			sub.resume(from)
-		}
 		sub.start = sub.cursor
+		if from.HasFrom {
+			sub.from = &codec.SymbolItem{HasFrom: true, Epoch: from.Epoch, Seq: from.Seq}
+		}
 	} else {
 		se.setTerms(s, sub, t)
 	}
@@ -429,7 +431,7 @@ func (se *Session) meet(s *Shard, bt *board.Topic) {
 			continue
 		}
 		sub := se.add(s, bt, h.terms)
-		sub.first, sub.ref, sub.setNo = true, h.ref, h.setNo
+		sub.first, sub.waited, sub.ref, sub.setNo = true, true, h.ref, h.setNo
 		sub.touched = true
 		se.touched = append(se.touched, sub)
 		s.list(se)
@@ -439,10 +441,15 @@ func (se *Session) meet(s *Shard, bt *board.Topic) {
 	}
 }
 
-// resume moves the cursor to where the client says it stands.
-func (sub *subscription) resume(from codec.SymbolItem) {
+// resume moves the cursor to where the client says it stands. The topic is
+// loaded: before that its ring does not tell what the client has missed.
+func (sub *subscription) resume() {
+	from := sub.from
+	sub.from = nil
 	v := &sub.topic.view
-	if v.State.Seq == 0 || from.Epoch != v.State.Epoch {
+	sub.cursor = v.Heads.Of(sub.terms.channel)
+	sub.start = sub.cursor
+	if from.Epoch != v.State.Epoch {
 		sub.epoch = from.Epoch // emit tells the reset
 		return
 	}
@@ -454,6 +461,7 @@ func (sub *subscription) resume(from codec.SymbolItem) {
 	case sub.terms.channel == codec.ChannelTrades:
 		var whole bool
 		sub.cursor, whole = sub.topic.Resume(from.Seq)
+		sub.start = sub.cursor
 		sub.epoch = from.Epoch
 		sub.lost = !whole
 		sub.snapshot = !whole

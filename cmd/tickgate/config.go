@@ -29,9 +29,6 @@ import (
 // environment, which wins over the file.
 const envPrefix = "TICKGATE_"
 
-// envOthers are variables of our tests, no settings.
-var envOthers = []string{"TICKGATE_REQUIRE_SHARED", "TICKGATE_SHARED", "TICKGATE_KAFKA", "TICKGATE_BROWSER", "TICKGATE_CONFIG"}
-
 // common are the settings that every command has.
 type common struct {
 	config    string
@@ -72,9 +69,6 @@ func settings(cmd *cobra.Command, path string, environ []string) error {
 		Prefix:      envPrefix,
 		EnvironFunc: func() []string { return environ },
 		TransformFunc: func(k, v string) (string, any) {
-			if slices.Contains(envOthers, k) {
-				return "", nil
-			}
 			return strings.ReplaceAll(strings.ToLower(strings.TrimPrefix(k, envPrefix)), "_", "-"), v
 		},
 	}), nil)

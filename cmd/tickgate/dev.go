@@ -57,6 +57,9 @@ With --file recorded ticks are replayed once instead; the gateway stays up.`,
 			if err != nil {
 				return err
 			}
+			if symbols < 1 || rate < 1 {
+				return fmt.Errorf("%w: --symbols %d, --rate %d: want at least 1 of each", errUsage, symbols, rate)
+			}
 			playing, err := market.New(market.Options{Seed: seed, Symbols: symbols, Rate: rate})
 			if err != nil {
 				return fmt.Errorf("%w: --symbols, --rate: %w", errUsage, err)

@@ -88,6 +88,9 @@ Formats: raw     "<Unix ns> <message>" a line
 				return err
 			}
 			defer client.Close()
+			if err := client.Wait(cmd.Context()); err != nil {
+				return nil // interrupted
+			}
 			if err := client.CreateTopics(cmd.Context(), []broker.TopicSpec{{Name: opts.KafkaTopic, Partitions: 1}}); err != nil {
 				return fmt.Errorf("raw topic %s: %w", opts.KafkaTopic, err)
 			}

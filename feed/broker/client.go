@@ -421,6 +421,30 @@ func (c *Client) learnLocked(answer []byte) (*clusterInfo, error) {
 	return info, nil
 }
 
+// Ping asks the cluster for nothing, to see that it answers.
+func (c *Client) Ping(ctx context.Context) error {
+	_, err := c.metadata(ctx, []string{})
+	return err
+}
+
+// Wait returns when the cluster answers. Until then it says so, at once and
+// then each minute.
+func (c *Client) Wait(ctx context.Context) error {
+	trouble := complaint{log: c.opts.Logger, what: "Kafka cannot be reached"}
+	for {
+		err := c.Ping(ctx)
+		if err == nil {
+			trouble.fine()
+			return nil
+		}
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		trouble.fault(err)
+		pause(ctx, time.Second)
+	}
+}
+
 // Topics lists the Kafka topics whose names begin with prefix.
 func (c *Client) Topics(ctx context.Context, prefix string) ([]TopicInfo, error) {
 	info, err := c.metadata(ctx, nil)

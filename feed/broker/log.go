@@ -93,7 +93,10 @@ func (l *groupLog) Consume(ctx context.Context, rawTopics []string, own func(con
 		specs = append(specs, TopicSpec{Name: name, Replication: l.opts.Replication})
 	}
 	for {
-		err := l.client.CreateTopics(ctx, specs)
+		err := l.client.Ping(ctx)
+		if err == nil {
+			err = l.client.CreateTopics(ctx, specs)
+		}
 		if err == nil {
 			err = l.generations(ctx, rawTopics, own, &trouble)
 		}

@@ -107,12 +107,11 @@ type Follower struct {
 	stats  metrics
 
 	// Guarded by mu: fetch goroutines, discovery and judging all look.
-	mu       sync.Mutex
-	topics   map[string]*topic // by Kafka topic
-	sources  map[sourceID]*source
-	listed   bool // the first list of topics has come
-	badTold  time.Time
-	goneTold time.Time
+	mu      sync.Mutex
+	topics  map[string]*topic // by Kafka topic
+	sources map[sourceID]*source
+	listed  bool // the first list of topics has come
+	badTold time.Time
 }
 
 // New checks the options; it opens no connection.
@@ -152,11 +151,8 @@ func (f *Follower) discover(ctx context.Context) {
 	defer tick.Stop()
 	for {
 		list, err := f.opts.Client.Topics(ctx, f.opts.TopicPrefix)
-		switch {
-		case err == nil:
+		if err == nil { // else the tailer says so
 			f.adopt(list)
-		case ctx.Err() == nil:
-			f.tellGone(err)
 		}
 		select {
 		case <-ctx.Done():
@@ -191,17 +187,6 @@ func (f *Follower) adopt(list []broker.TopicInfo) {
 		f.stats.topics.Inc()
 	}
 	f.listed = true
-}
-
-// tellGone says that Kafka is out of reach, at once and then each minute.
-func (f *Follower) tellGone(err error) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if time.Since(f.goneTold) < time.Minute {
-		return
-	}
-	f.goneTold = time.Now()
-	f.opts.Logger.Error("Kafka cannot be reached; topics are stale until it can, still trying", "error", err)
 }
 
 // handle takes what was fetched of one Kafka topic.

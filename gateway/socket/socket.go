@@ -124,6 +124,10 @@ const (
 // RemoteAddr is the client's address.
 func (s *Socket) RemoteAddr() netip.AddrPort { return s.remote }
 
+// Done is closed when the socket has been closed and what was left over has
+// been seen out: nothing that it is asked for then reaches the client.
+func (s *Socket) Done() <-chan struct{} { return s.finished }
+
 // closing tells whether Close has been called.
 func (s *Socket) closing() bool { return s.closed.Load() }
 

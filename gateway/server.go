@@ -104,6 +104,9 @@ func New(o Options) (*Server, error) {
 		}
 		s.shards = append(s.shards, sh)
 	}
+	if err := s.registerStats(o.Registerer); err != nil {
+		return nil, fmt.Errorf("gateway: %w", err)
+	}
 	if s.listener = o.Listener; s.listener == nil {
 		if s.listener, err = net.Listen("tcp", o.Listen); err != nil {
 			return nil, &ListenError{"Listen", o.Listen, err}

@@ -244,3 +244,278 @@ func TestSnapshotThenStream(t *testing.T) {
 		t.Errorf("ledger %+v", l)
 	}
 }
+
+// settled waits until nothing is pending.
+func (x *bench) settled() {
+	x.t.Helper()
+	await(x.t, "nothing is pending", func() bool { return x.ledger().Pending == 0 })
+}
+
+func (x *bench) loaded(symbols ...string) {
+	for _, s := range symbols {
+		x.board.Declare(s)
+		x.trade(s)
+		x.board.Loaded(s)
+	}
+}
+
+// trades are the sequence numbers of the trades a client got, and what it was
+// told to be dropped.
+func trades(list []native.Update, id uint32) (seqs []uint64, dropped uint64) {
+	for _, u := range list {
+		switch {
+		case u.Type == codec.EventTrade && u.ID == id:
+			seqs = append(seqs, u.Seq)
+		case u.Type == codec.EventDrop && u.Event.ID == id:
+			dropped += u.Event.Count
+		}
+	}
+	return seqs, dropped
+}
+
+func TestDropsAreToldExactly(t *testing.T) {
+	x := newBench(t)
+	x.loaded("A")
+	conn := &fakeConn{room: -1}
+	se := x.attach(conn)
+	x.subscribe(se, codec.ChannelTrades, 0, "A")
+	conn.allow(0)
+	const many = 40_000 // more than any ring holds
+	for range many {
+		x.trade("A")
+	}
+	time.Sleep(20 * time.Millisecond)
+	conn.allow(-1)
+	x.settled()
+	seqs, dropped := trades(conn.updates(t), 0)
+	if dropped == 0 || uint64(len(seqs))+dropped != many {
+		t.Errorf("%d trades got and %d told as dropped, want %d together", len(seqs), dropped, many)
+	}
+	if last := seqs[len(seqs)-1]; last != many+1 {
+		t.Errorf("the last trade is %d, want %d", last, many+1)
+	}
+	for i := 1; i < len(seqs); i++ {
+		if seqs[i] != seqs[i-1]+1 && seqs[i] != seqs[i-1]+1+dropped {
+			t.Fatalf("trade %d after %d", seqs[i], seqs[i-1])
+		}
+	}
+	if l := x.ledger(); l.Offered != many || l.Dropped != dropped || l.Delivered != uint64(len(seqs)) {
+		t.Errorf("ledger %+v", l)
+	}
+}
+
+func TestConflation(t *testing.T) {
+	x := newBench(t)
+	x.loaded("A", "B")
+	conn := &fakeConn{room: -1}
+	x.subscribe(x.attach(conn), codec.ChannelTicker, 50*time.Millisecond, "A", "B")
+	began := time.Now()
+	for time.Since(began) < 300*time.Millisecond {
+		x.trade("A")
+		time.Sleep(time.Millisecond)
+	}
+	x.settled()
+	rows, last := 0, uint64(0)
+	for _, u := range conn.updates(t) {
+		if u.Type == codec.EventTicker {
+			rows++
+			last = u.Seq
+		}
+	}
+	if last != x.seq["A"] {
+		t.Errorf("the last row is %d, want the newest, %d", last, x.seq["A"])
+	}
+	// One a period, and one at either end.
+	if most := int(time.Since(began)/(50*time.Millisecond)) + 2; rows > most || rows < 3 {
+		t.Errorf("%d rows in %v at 50 ms", rows, time.Since(began))
+	}
+	if l := x.ledger(); l.Merged != l.Offered-l.Delivered || l.Merged == 0 {
+		t.Errorf("ledger %+v", l)
+	}
+}
+
+func TestPatternsSetAndUnsubscribe(t *testing.T) {
+	x := newBench(t)
+	x.loaded("BTC-A", "ETH-A")
+	conn := &fakeConn{room: -1}
+	se := x.attach(conn)
+	x.subscribe(se, codec.ChannelTicker, 0, "BTC-*")
+	x.loaded("BTC-B", "ETH-B")
+	granted := func(want ...string) {
+		t.Helper()
+		await(t, fmt.Sprint("granted ", want), func() bool {
+			got := map[string]bool{}
+			for _, u := range conn.updates(t) {
+				if u.Type == codec.EventGranted {
+					got[u.Event.Symbol] = true
+				}
+			}
+			for _, w := range want {
+				if !got[w] {
+					return false
+				}
+			}
+			return len(got) == len(want)
+		})
+	}
+	granted("BTC-A", "BTC-B")
+	set := &codec.Command{Op: codec.OpSet, Channel: codec.ChannelTicker, More: true}
+	set.Symbols.Append(codec.SymbolItem{Name: []byte("ETH-A")})
+	x.do(se, set)
+	set = &codec.Command{Op: codec.OpSet, Channel: codec.ChannelTicker}
+	set.Symbols.Append(codec.SymbolItem{Name: []byte("BTC-B")})
+	x.do(se, set)
+	granted("BTC-A", "BTC-B", "ETH-A")
+	if n := len(se.subs); n != 2 || len(se.hopes) != 0 {
+		t.Errorf("%d subscriptions and %d patterns after the set, want ETH-A and BTC-B", n, len(se.hopes))
+	}
+	off := &codec.Command{Op: codec.OpUnsubscribe, Channel: codec.ChannelTicker}
+	off.Symbols.Append(codec.SymbolItem{Name: []byte("*")})
+	x.do(se, off)
+	if len(se.subs) != 0 || x.shard.topics[0] != nil {
+		t.Error("subscriptions or topics are left")
+	}
+	before := len(conn.updates(t))
+	x.trade("BTC-A")
+	time.Sleep(20 * time.Millisecond)
+	if n := len(conn.updates(t)); n > before+1 { // the answer to unsubscribe
+		t.Errorf("%d rows came after the end", n-before)
+	}
+	se.Detach(codec.CloseNormal)
+	await(t, "the session is gone", func() bool { x.ledger(); return x.shard.Stats().Sessions == 0 })
+}
+
+func TestResume(t *testing.T) {
+	for name, tt := range map[string]struct {
+		from codec.SymbolItem
+		want []uint64 // trades
+		also codec.EventType
+	}{
+		"where it stands":     {codec.SymbolItem{Epoch: 1, Seq: 30}, nil, 0},
+		"a little behind":     {codec.SymbolItem{Epoch: 1, Seq: 27}, []uint64{28, 29, 30}, 0},
+		"another epoch":       {codec.SymbolItem{Epoch: 7, Seq: 27}, nil, codec.EventReset},
+		"ahead of this node":  {codec.SymbolItem{Epoch: 1, Seq: 99}, nil, codec.EventBehind},
+		"from the very start": {codec.SymbolItem{Epoch: 1, Seq: 0}, seqsTo(30), 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			x := newBench(t)
+			x.board.Declare("A")
+			for range 30 {
+				x.trade("A")
+			}
+			x.board.Loaded("A")
+			conn := &fakeConn{room: -1}
+			se := x.attach(conn)
+			c := &codec.Command{Op: codec.OpSubscribe, Channel: codec.ChannelTrades}
+			tt.from.Name, tt.from.HasFrom = []byte("A"), true
+			c.Symbols.Append(tt.from)
+			x.do(se, c)
+			await(t, "the answer", func() bool { return count(conn.updates(t), codec.EventSnapshotEnd) == 1 })
+			seqs, _ := trades(conn.updates(t), 0)
+			if fmt.Sprint(seqs) != fmt.Sprint(tt.want) {
+				t.Errorf("trades %v, want %v", seqs, tt.want)
+			}
+			if tt.also != 0 && count(conn.updates(t), tt.also) != 1 {
+				t.Errorf("no event %d", tt.also)
+			}
+			x.trade("A")
+			x.settled()
+			seqs, _ = trades(conn.updates(t), 0)
+			if len(seqs) != len(tt.want)+1 || seqs[len(seqs)-1] != 31 {
+				t.Errorf("trades %v after one more", seqs)
+			}
+		})
+	}
+}
+
+func seqsTo(n uint64) (list []uint64) {
+	for i := range n {
+		list = append(list, i+1)
+	}
+	return list
+}
+
+// TestEverythingIsExplained lets publishers, and clients whose sockets take now
+// much, now little, run at once. What each client got must be explained by its
+// cursors: no trade twice, none out of order, none missing but those it was
+// told of, and the newest state at the end.
+func TestEverythingIsExplained(t *testing.T) {
+	const symbols, clients, rounds = 20, 30, 400
+	x := newBench(t)
+	var names []string
+	for i := range symbols {
+		names = append(names, fmt.Sprintf("S%d", i))
+	}
+	x.loaded(names[:symbols/2]...)
+	var conns []*fakeConn
+	for i := range clients {
+		conn := &fakeConn{room: -1}
+		conns = append(conns, conn)
+		se := x.attach(conn)
+		every := []time.Duration{0, 10 * time.Millisecond, 20 * time.Millisecond}[i%3]
+		x.subscribe(se, codec.ChannelTrades, every, "*")
+		x.subscribe(se, codec.ChannelTicker, every, names...)
+	}
+	started := map[string]uint64{}
+	for s, n := range x.seq {
+		started[s] = n
+	}
+	x.loaded(names[symbols/2:]...)
+	for round := range rounds {
+		for i, s := range names {
+			for range 1 + (round+i)%7 {
+				x.trade(s)
+			}
+		}
+		conns[round%clients].allow([]int{0, 300, 5000, -1}[round%4])
+	}
+	for _, c := range conns {
+		c.allow(-1)
+	}
+	x.settled()
+	for i, conn := range conns {
+		list := conn.updates(t)
+		ids := map[string]uint32{}
+		newest := map[uint32]uint64{}
+		for _, u := range list {
+			switch u.Type {
+			case codec.EventGranted:
+				ids[u.Event.Symbol] = u.Event.ID
+			case codec.EventTicker:
+				if u.Seq <= newest[u.ID] {
+					t.Fatalf("client %d: ticker %d after %d", i, u.Seq, newest[u.ID])
+				}
+				newest[u.ID] = u.Seq
+			}
+		}
+		for _, s := range names {
+			seqs, dropped := trades(list, ids[s])
+			if got, want := uint64(len(seqs))+dropped, x.seq[s]-started[s]; got != want {
+				t.Errorf("client %d, %s: %d trades and %d dropped, want %d", i, s, len(seqs), dropped, want)
+			}
+			for j := 1; j < len(seqs); j++ {
+				if seqs[j] <= seqs[j-1] || dropped == 0 && seqs[j] != seqs[j-1]+1 {
+					t.Fatalf("client %d, %s: trade %d after %d", i, s, seqs[j], seqs[j-1])
+				}
+			}
+			if newest[ids[s]] != x.seq[s] {
+				t.Errorf("client %d, %s: ends with %d, want %d", i, s, newest[ids[s]], x.seq[s])
+			}
+		}
+	}
+}
+
+func TestSymbolsAreBounded(t *testing.T) {
+	x := newBench(t)
+	conn := &fakeConn{room: -1}
+	se := x.attach(conn)
+	var names []string
+	for i := range 120 {
+		names = append(names, fmt.Sprintf("W%d", i))
+	}
+	x.subscribe(se, codec.ChannelTicker, 0, names...)
+	await(t, "the answer", func() bool { return count(conn.updates(t), codec.EventSnapshotEnd) == 1 })
+	if w, r := count(conn.updates(t), codec.EventWaiting), count(conn.updates(t), codec.EventRefused); w != 100 || r != 20 {
+		t.Errorf("%d waiting and %d refused of 120, want 100 and 20", w, r)
+	}
+}

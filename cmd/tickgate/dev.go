@@ -21,11 +21,12 @@ import (
 )
 
 // The embedded broker keeps this much, so that memory stays flat however long
-// the market plays: raw messages of some minutes, and of each symbol what a
-// gateway's ring can hold.
+// the market plays: its raw topic, and all symbols' topics together, of which
+// each has at least enough for a client to resume from.
 const (
-	devRawBytes   = 32 << 20
-	devStateBytes = 2 << 20
+	devRawBytes      = 16 << 20
+	devStateBytes    = 32 << 20
+	devStateBytesMin = 128 << 10
 )
 
 func newDev() *cobra.Command {
@@ -75,8 +76,9 @@ With --file recorded ticks are replayed once instead; the gateway stays up.`,
 				rawTopics = []string{r.venue}
 			}
 			d := &dev{cmd: cmd, log: log, serve: s, market: playing, replay: replaying,
-				feed:   feedSettings{raw: rawTopics, group: "tickgate", symbols: 10_000},
-				motion: fmt.Sprintf("a market of %d symbols at %d ticks/s, seed %d", symbols, rate, seed)}
+				feed:    feedSettings{raw: rawTopics, group: "tickgate", symbols: 10_000},
+				symbols: symbols,
+				motion:  fmt.Sprintf("a market of %d symbols at %d ticks/s, seed %d", symbols, rate, seed)}
 			if path != "" {
 				d.motion = fmt.Sprintf("%s at speed %s", path, r.speed)
 			}
@@ -107,6 +109,8 @@ type dev struct {
 	market *market.Market
 	replay replay.Options
 	motion string
+
+	symbols int // about how many there will be
 }
 
 func (d *dev) run(brokerListen string) error {
@@ -130,7 +134,7 @@ func (d *dev) run(brokerListen string) error {
 	if err != nil {
 		return err
 	}
-	d.feed.stateBytes = devStateBytes
+	d.feed.stateBytes = max(devStateBytesMin, devStateBytes/int64(d.symbols))
 	pipeline, err := d.feed.newPipeline(client, d.log, reg)
 	if err != nil {
 		return err

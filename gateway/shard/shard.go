@@ -273,7 +273,7 @@ func (s *Shard) untilNext() time.Duration {
 			next = sl.next
 		}
 	}
-	return max(0, next.Sub(time.Now()))
+	return max(0, time.Until(next))
 }
 
 // topic is what a shard keeps of a board's topic that its sessions want.

@@ -128,11 +128,6 @@ func (c *scanner) begin() codec.CloseReason {
 	return ""
 }
 
-func (c *scanner) opcode() byte { return c.header[0] & 0x0f }
-
-// frameBytes is the length of the frame at hand, header included.
-func (c *scanner) frameBytes() int { return c.headerHave + c.left }
-
 // endFrame gets ready for the next header.
 func (c *scanner) endFrame() { c.headerHave = 0 }
 

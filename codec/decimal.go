@@ -15,6 +15,10 @@ const (
 
 const decimalCoefMax = 999_999_999_999_999_999
 
+// decimalTextMax bounds the text of a number, so that a million zeros cost
+// nothing: 18 digits, 18 zeros, a sign, a point, an exponent, and as much again.
+const decimalTextMax = 96
+
 var (
 	// ErrSyntax marks text that is no decimal number.
 	ErrSyntax = errors.New("not a decimal number")
@@ -56,6 +60,9 @@ func MustDecimal(s string) Decimal {
 // ParseDecimal reads the plain ("-12.340") and the exponent form ("1.2e-7") of
 // a number. Digits are never rounded: what does not fit is an error.
 func ParseDecimal(b []byte) (Decimal, error) {
+	if len(b) > decimalTextMax {
+		return Decimal{}, ErrDigits
+	}
 	i, neg := 0, false
 	if i < len(b) && (b[i] == '-' || b[i] == '+') {
 		neg = b[i] == '-'
@@ -77,9 +84,7 @@ func ParseDecimal(b []byte) (Decimal, error) {
 		}
 		seen = true
 		if point {
-			if scale++; scale > 1<<10 { // no bound on leading zeros, but on patience
-				return Decimal{}, ErrScale
-			}
+			scale++
 		}
 		if digits > 0 || c != '0' {
 			if digits++; digits > DecimalDigitsMax {

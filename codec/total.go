@@ -45,15 +45,24 @@ func Mul(a, b Decimal) Total {
 
 // normal drops the zeros behind the point.
 func normal(hi, lo uint64, scale uint8, neg bool) Total {
-	for scale > 0 {
+	if hi|lo == 0 {
+		return Total{}
+	}
+	for scale > 0 && hi == 0 { // the way of nearly all: no 128-bit division
+		q := lo / 10
+		if q*10 != lo {
+			break
+		}
+		lo, scale = q, scale-1
+	}
+	for scale > 0 && hi != 0 {
 		qhi, qlo, r := div10(hi, lo)
 		if r != 0 {
 			break
 		}
-		hi, lo, scale = qhi, qlo, scale-1
-	}
-	if hi|lo == 0 {
-		return Total{}
+		if hi, lo, scale = qhi, qlo, scale-1; hi == 0 {
+			return normal(0, lo, scale, neg)
+		}
 	}
 	return Total{hi: hi, lo: lo, scale: scale, neg: neg}
 }
@@ -109,16 +118,43 @@ func (w wide) sub(v wide) (diff wide) {
 	return diff
 }
 
+// pow10 are the powers that a uint64 holds.
+var pow10 = func() (p [20]uint64) {
+	p[0] = 1
+	for i := 1; i < len(p); i++ {
+		p[i] = p[i-1] * 10
+	}
+	return p
+}()
+
+// times is t's magnitude times 10^n, if it fits 128 bits.
+func (t Total) times(n uint8) (hi, lo uint64, ok bool) {
+	if int(n) >= len(pow10) {
+		return 0, 0, false
+	}
+	p := pow10[n]
+	over, hi := bits.Mul64(t.hi, p)
+	carry, lo := bits.Mul64(t.lo, p)
+	hi, c := bits.Add64(hi, carry, 0)
+	return hi, lo, over == 0 && c == 0
+}
+
 // Add is t plus u.
 func (t Total) Add(u Total) Total {
 	if t.lost || u.lost {
 		return LostTotal()
 	}
-	if t.scale == u.scale && t.neg == u.neg { // the way of every tick
-		lo, c := bits.Add64(t.lo, u.lo, 0)
-		hi, c := bits.Add64(t.hi, u.hi, c)
-		if c == 0 && hi>>63 == 0 {
-			return normal(hi, lo, t.scale, t.neg)
+	if t.neg == u.neg { // a running sum and a size of another scale
+		a, b := t, u
+		if a.scale < b.scale {
+			a, b = b, a
+		}
+		if bhi, blo, ok := b.times(a.scale - b.scale); ok {
+			lo, c := bits.Add64(a.lo, blo, 0)
+			hi, c := bits.Add64(a.hi, bhi, c)
+			if c == 0 && hi>>63 == 0 {
+				return normal(hi, lo, a.scale, t.neg)
+			}
 		}
 	}
 	scale := max(t.scale, u.scale)

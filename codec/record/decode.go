@@ -36,8 +36,8 @@ const (
 	skipDepthMax   = 4       // of additions that we do not know
 )
 
-// reader reads MessagePack values by hand. After the first fault it reads
-// nothing more.
+// reader reads MessagePack values by hand. After the first fault it has nothing
+// left to read.
 type reader struct {
 	b   []byte
 	at  int
@@ -47,12 +47,13 @@ type reader struct {
 func (r *reader) fail(want string) {
 	if r.err == nil {
 		r.err = &FormatError{At: r.at, Want: want, Err: ErrMalformed}
+		r.b, r.at = nil, 0
 	}
 }
 
 // peek is the next byte, 0xc1 (which MessagePack never uses) if there is none.
 func (r *reader) peek() byte {
-	if r.err != nil || r.at >= len(r.b) {
+	if r.at >= len(r.b) {
 		return 0xc1
 	}
 	return r.b[r.at]
@@ -60,9 +61,6 @@ func (r *reader) peek() byte {
 
 // take takes n bytes, nil if there are not as many.
 func (r *reader) take(n int, want string) []byte {
-	if r.err != nil {
-		return nil
-	}
 	if n > len(r.b)-r.at {
 		r.fail(want)
 		return nil
@@ -86,6 +84,9 @@ func (r *reader) null() bool {
 func (r *reader) array(n int, want string) (more int) {
 	c := r.peek()
 	switch {
+	case int(c) == 0x90|n: // nearly always
+		r.at++
+		return 0
 	case c&0xf0 == 0x90:
 		more = int(c & 0x0f)
 		r.at++
@@ -147,41 +148,52 @@ func (r *reader) skip(n, depth int) {
 	}
 }
 
+// uintAt reads an integer that is written as an unsigned one; n is 0 if b does
+// not begin with one.
+func uintAt(b []byte) (v uint64, n int) {
+	if len(b) == 0 {
+		return 0, 0
+	}
+	switch c := b[0]; {
+	case c < 0x80:
+		return uint64(c), 1
+	case c == 0xce && len(b) >= 5:
+		return uint64(binary.BigEndian.Uint32(b[1:])), 5
+	case c == 0xcf && len(b) >= 9:
+		return binary.BigEndian.Uint64(b[1:]), 9
+	case c == 0xcd && len(b) >= 3:
+		return uint64(binary.BigEndian.Uint16(b[1:])), 3
+	case c == 0xcc && len(b) >= 2:
+		return uint64(b[1]), 2
+	}
+	return 0, 0
+}
+
 func (r *reader) uint(want string) uint64 {
-	c := r.peek()
-	if c < 0x80 {
-		r.at++
-		return uint64(c)
+	if v, n := uintAt(r.b[r.at:]); n > 0 {
+		r.at += n
+		return v
 	}
-	switch c {
-	case 0xcc:
-		if b := r.take(2, want); b != nil {
-			return uint64(b[1])
-		}
-	case 0xcd:
-		if b := r.take(3, want); b != nil {
-			return uint64(binary.BigEndian.Uint16(b[1:]))
-		}
-	case 0xce:
-		if b := r.take(5, want); b != nil {
-			return uint64(binary.BigEndian.Uint32(b[1:]))
-		}
-	case 0xcf:
-		if b := r.take(9, want); b != nil {
-			return binary.BigEndian.Uint64(b[1:])
-		}
-	default:
-		if v := r.int(want); v >= 0 {
-			return uint64(v)
-		}
-		r.fail(want)
+	if v := r.int(want); v >= 0 {
+		return uint64(v)
 	}
+	r.fail(want)
 	return 0
 }
 
 func (r *reader) int(want string) int64 {
+	if v, n := uintAt(r.b[r.at:]); n > 0 {
+		if v > math.MaxInt64 {
+			r.fail(want)
+			return 0
+		}
+		r.at += n
+		return int64(v)
+	}
 	c := r.peek()
 	switch {
+	case c == 0xc1:
+		r.fail(want)
 	case c >= 0xe0:
 		r.at++
 		return int64(int8(c))
@@ -201,13 +213,6 @@ func (r *reader) int(want string) int64 {
 		if b := r.take(9, want); b != nil {
 			return int64(binary.BigEndian.Uint64(b[1:]))
 		}
-	case c < 0x80, c >= 0xcc && c <= 0xcf:
-		v := r.uint(want)
-		if v > math.MaxInt64 {
-			r.fail(want)
-			return 0
-		}
-		return int64(v)
 	default:
 		r.fail(want)
 	}
@@ -256,9 +261,32 @@ func (r *reader) text(s *string, want string) {
 	}
 }
 
+// pair takes an array of exactly a coefficient that is not negative and a
+// scale, which is what nearly all numbers are; if it is something else it takes
+// nothing.
+func (r *reader) pair(scaleMax byte) (coef int64, scale int, ok bool) {
+	b := r.b[r.at:]
+	if len(b) < 3 || b[0] != 0x92 {
+		return 0, 0, false
+	}
+	v, n := uintAt(b[1:])
+	if n == 0 || n+1 >= len(b) || v > math.MaxInt64 || b[n+1] > scaleMax {
+		return 0, 0, false
+	}
+	r.at += n + 2
+	return int64(v), int(b[n+1]), true
+}
+
 func (r *reader) decimal(want string) codec.Decimal {
 	if r.null() {
 		return codec.Decimal{}
+	}
+	if coef, scale, ok := r.pair(codec.DecimalScaleMax); ok {
+		d, err := codec.NewDecimal(coef, scale)
+		if err != nil {
+			r.fail(want)
+		}
+		return d
 	}
 	more := r.array(2, want)
 	coef := r.int(want)
@@ -277,6 +305,13 @@ func (r *reader) decimal(want string) codec.Decimal {
 func (r *reader) total(want string) codec.Total {
 	if r.null() {
 		return codec.LostTotal()
+	}
+	if coef, scale, ok := r.pair(2 * codec.DecimalScaleMax); ok {
+		t, err := codec.NewTotal(coef, scale)
+		if err != nil {
+			r.fail(want)
+		}
+		return t
 	}
 	more := r.array(2, want)
 	var digits []byte
@@ -457,7 +492,9 @@ func (r *reader) head() (more int, kind codec.Kind) {
 	switch kind {
 	case codec.KindTrade, codec.KindQuote, codec.KindCorrection, codec.KindCancel, codec.KindStatus, codec.KindFence, codec.KindGap, codec.KindMoved:
 	default:
-		r.at = at
+		if r.err == nil {
+			r.at = at
+		}
 		r.fail("a kind that we know")
 	}
 	return more, kind

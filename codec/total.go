@@ -255,8 +255,11 @@ func (t Total) Cmp(u Total) int {
 
 // NewTotal returns coef * 10^-scale.
 func NewTotal(coef int64, scale int) (Total, error) {
-	if scale < 0 || scale > totalScaleMax {
+	if uint(scale) > totalScaleMax {
 		return Total{}, ErrScale
+	}
+	if coef > 0 && (scale == 0 || coef%10 != 0) { // as a total is written
+		return Total{lo: uint64(coef), scale: uint8(scale)}, nil
 	}
 	u := uint64(coef)
 	if coef < 0 {

@@ -82,11 +82,16 @@ func (r *reader) null() bool {
 // array takes the header of an array of at least n elements and returns how
 // many more there are.
 func (r *reader) array(n int, want string) (more int) {
-	c := r.peek()
-	switch {
-	case int(c) == 0x90|n: // nearly always
+	if r.at < len(r.b) && int(r.b[r.at]) == 0x90|n {
 		r.at++
 		return 0
+	}
+	return r.longArray(n, want)
+}
+
+func (r *reader) longArray(n int, want string) (more int) {
+	c := r.peek()
+	switch {
 	case c&0xf0 == 0x90:
 		more = int(c & 0x0f)
 		r.at++
@@ -151,6 +156,24 @@ func (r *reader) skip(n, depth int) {
 // uintAt reads an integer that is written as an unsigned one; n is 0 if b does
 // not begin with one.
 func uintAt(b []byte) (v uint64, n int) {
+	if len(b) >= 9 { // nearly always: no number stands at a record's end
+		v = binary.BigEndian.Uint64(b[1:])
+		switch c := b[0]; c {
+		case 0xcf:
+			return v, 9
+		case 0xce:
+			return v >> 32, 5
+		case 0xcd:
+			return v >> 48, 3
+		case 0xcc:
+			return v >> 56, 2
+		default:
+			if c < 0x80 {
+				return uint64(c), 1
+			}
+			return 0, 0
+		}
+	}
 	if len(b) == 0 {
 		return 0, 0
 	}
@@ -159,8 +182,6 @@ func uintAt(b []byte) (v uint64, n int) {
 		return uint64(c), 1
 	case c == 0xce && len(b) >= 5:
 		return uint64(binary.BigEndian.Uint32(b[1:])), 5
-	case c == 0xcf && len(b) >= 9:
-		return binary.BigEndian.Uint64(b[1:]), 9
 	case c == 0xcd && len(b) >= 3:
 		return uint64(binary.BigEndian.Uint16(b[1:])), 3
 	case c == 0xcc && len(b) >= 2:
@@ -169,12 +190,23 @@ func uintAt(b []byte) (v uint64, n int) {
 	return 0, 0
 }
 
+// uint takes an integer that is not negative; most have one byte.
 func (r *reader) uint(want string) uint64 {
+	if r.at < len(r.b) {
+		if c := r.b[r.at]; c < 0x80 {
+			r.at++
+			return uint64(c)
+		}
+	}
+	return r.longUint(want)
+}
+
+func (r *reader) longUint(want string) uint64 {
 	if v, n := uintAt(r.b[r.at:]); n > 0 {
 		r.at += n
 		return v
 	}
-	if v := r.int(want); v >= 0 {
+	if v := r.longInt(want); v >= 0 {
 		return uint64(v)
 	}
 	r.fail(want)
@@ -182,6 +214,16 @@ func (r *reader) uint(want string) uint64 {
 }
 
 func (r *reader) int(want string) int64 {
+	if r.at < len(r.b) {
+		if c := r.b[r.at]; c < 0x80 {
+			r.at++
+			return int64(c)
+		}
+	}
+	return r.longInt(want)
+}
+
+func (r *reader) longInt(want string) int64 {
 	if v, n := uintAt(r.b[r.at:]); n > 0 {
 		if v > math.MaxInt64 {
 			r.fail(want)
@@ -291,7 +333,9 @@ func (r *reader) decimal(want string) codec.Decimal {
 	more := r.array(2, want)
 	coef := r.int(want)
 	scale := r.bounded(codec.DecimalScaleMax, want)
-	r.skip(more, skipDepthMax)
+	if more > 0 {
+		r.skip(more, skipDepthMax)
+	}
 	if r.err != nil {
 		return codec.Decimal{}
 	}
@@ -302,17 +346,23 @@ func (r *reader) decimal(want string) codec.Decimal {
 	return d
 }
 
-func (r *reader) total(want string) codec.Total {
+func (r *reader) total(t *codec.Total, want string) {
 	if r.null() {
-		return codec.LostTotal()
+		*t = codec.LostTotal()
+		return
 	}
-	if coef, scale, ok := r.pair(2 * codec.DecimalScaleMax); ok {
-		t, err := codec.NewTotal(coef, scale)
-		if err != nil {
-			r.fail(want)
-		}
-		return t
+	coef, scale, ok := r.pair(2 * codec.DecimalScaleMax)
+	if !ok {
+		r.longTotal(t, want)
+		return
 	}
+	var err error
+	if *t, err = codec.NewTotal(coef, scale); err != nil {
+		r.fail(want)
+	}
+}
+
+func (r *reader) longTotal(t *codec.Total, want string) {
 	more := r.array(2, want)
 	var digits []byte
 	var coef int64
@@ -330,21 +380,21 @@ func (r *reader) total(want string) codec.Total {
 		coef = r.int(want)
 	}
 	scale := int(r.bounded(2*codec.DecimalScaleMax, want))
-	r.skip(more, skipDepthMax)
-	if r.err != nil {
-		return codec.Total{}
+	if more > 0 {
+		r.skip(more, skipDepthMax)
 	}
-	var t codec.Total
+	if r.err != nil {
+		return
+	}
 	var err error
 	if digits == nil {
-		t, err = codec.NewTotal(coef, scale)
+		*t, err = codec.NewTotal(coef, scale)
 	} else {
-		t, err = parseCoef(digits, scale)
+		*t, err = parseCoef(digits, scale)
 	}
 	if err != nil {
 		r.fail(want)
 	}
-	return t
 }
 
 // parseCoef reads a coefficient beyond 64 bits: the point goes into the digits.
@@ -383,7 +433,9 @@ func (r *reader) trade(t *codec.Trade, want string) {
 	}
 	t.EventTime = r.time("trade's event time")
 	t.IngestTime = r.time("trade's ingest time")
-	r.skip(more, skipDepthMax)
+	if more > 0 {
+		r.skip(more, skipDepthMax)
+	}
 }
 
 func (r *reader) quote(q *codec.Quote) {
@@ -396,7 +448,9 @@ func (r *reader) quote(q *codec.Quote) {
 	q.AskSize = r.decimal("ask size")
 	q.EventTime = r.time("quote's event time")
 	q.IngestTime = r.time("quote's ingest time")
-	r.skip(more, skipDepthMax)
+	if more > 0 {
+		r.skip(more, skipDepthMax)
+	}
 }
 
 func (r *reader) day(d *codec.Day) {
@@ -417,10 +471,12 @@ func (r *reader) day(d *codec.Day) {
 	d.High = r.decimal("high")
 	d.Low = r.decimal("low")
 	d.PrevClose = r.decimal("previous close")
-	d.BaseVolume = r.total("volume at the day's start")
-	d.BaseNotional = r.total("notional at the day's start")
+	r.total(&d.BaseVolume, "volume at the day's start")
+	r.total(&d.BaseNotional, "notional at the day's start")
 	d.BaseTrades = r.uint("trades at the day's start")
-	r.skip(more, skipDepthMax)
+	if more > 0 {
+		r.skip(more, skipDepthMax)
+	}
 }
 
 func (r *reader) state(s *codec.State) {
@@ -429,23 +485,32 @@ func (r *reader) state(s *codec.State) {
 	s.Seq = r.uint("sequence number")
 	s.TradeNo = r.uint("trades told")
 	s.QuoteNo = r.uint("quotes told")
-	s.Volume = r.total("volume")
-	s.Notional = r.total("notional")
+	r.total(&s.Volume, "volume")
+	r.total(&s.Notional, "notional")
 	s.Trades = r.uint("trades")
-	if !r.null() {
+	if r.null() {
+		s.Day = codec.Day{}
+	} else {
 		r.day(&s.Day)
 	}
-	if !r.null() {
+	if r.null() {
+		s.Last = codec.Trade{}
+	} else {
 		r.trade(&s.Last, "last trade")
 	}
-	if !r.null() {
+	if r.null() {
+		s.Quote = codec.Quote{}
+	} else {
 		r.quote(&s.Quote)
 	}
 	s.Status = codec.VenueStatus(r.bounded(uint64(codec.VenueStatusClosed), "venue status"))
+	s.HighID = 0
 	if s.HasHighID = !r.null(); s.HasHighID {
 		s.HighID = r.uint("highest trade id")
 	}
-	r.skip(more, skipDepthMax)
+	if more > 0 {
+		r.skip(more, skipDepthMax)
+	}
 }
 
 func (r *reader) source(s *codec.Source) {
@@ -456,10 +521,13 @@ func (r *reader) source(s *codec.Source) {
 	s.Offset = r.int("raw offset")
 	s.Index = int32(r.bounded(math.MaxInt32, "index in the raw message"))
 	s.ProducerEra = int16(r.bounded(math.MaxInt16, "producer era"))
-	r.skip(more, skipDepthMax)
+	if more > 0 {
+		r.skip(more, skipDepthMax)
+	}
 }
 
 func (r *reader) topicID(id *[16]byte) {
+	*id = [16]byte{}
 	if r.null() {
 		return
 	}
@@ -507,7 +575,8 @@ func Decode(b []byte, rec *Record) error {
 	r := reader{b: b}
 	symbol, venue, claim := rec.Symbol, rec.Venue, rec.Claim
 	more, kind := r.head()
-	*rec = Record{Kind: kind}
+	rec.Kind = kind
+	rec.Trade, rec.Ref, rec.Claim, rec.Gap = codec.Trade{}, codec.Trade{}, Claim{}, Gap{}
 	r.text(&symbol, "symbol")
 	if r.err == nil && !codec.ValidSymbol(symbol) {
 		r.fail("a symbol: [A-Z0-9._-]{1,32}")
@@ -517,43 +586,56 @@ func Decode(b []byte, rec *Record) error {
 	rec.IngestTime = r.int("ingest time")
 	rec.EventTime = r.time("event time")
 	r.source(&rec.Source)
+	isLast := false // the trade is the state's last one
 	switch kind {
 	case codec.KindFence:
 		m := r.array(2, "claim")
 		r.text(&claim.RawTopic, "raw topic")
 		r.text(&claim.VenueSymbol, "venue symbol")
-		r.skip(m, skipDepthMax)
-		rec.Claim = claim
+		if m > 0 {
+			r.skip(m, skipDepthMax)
+		}
+		rec.Claim, rec.State = claim, codec.State{}
 		if r.err == nil && !r.null() {
 			r.fail("no state in a fence")
 		}
-		r.skip(more, skipDepthMax)
+		if more > 0 {
+			r.skip(more, skipDepthMax)
+		}
 		return r.end()
 	case codec.KindGap:
 		m := r.array(2, "gap")
 		rec.Gap.From = r.int("first raw offset lost")
 		rec.Gap.To = r.int("first raw offset not lost")
-		r.skip(m, skipDepthMax)
+		if m > 0 {
+			r.skip(m, skipDepthMax)
+		}
 	case codec.KindCorrection, codec.KindCancel:
 		m := r.array(2, "the trade and the one it means")
 		r.trade(&rec.Trade, "trade")
 		r.trade(&rec.Ref, "trade meant")
-		r.skip(m, skipDepthMax)
+		if m > 0 {
+			r.skip(m, skipDepthMax)
+		}
 	case codec.KindTrade:
-		if r.null() {
+		if isLast = r.null(); isLast {
 			break
 		}
 		m := r.array(1, "trade")
 		r.trade(&rec.Trade, "trade")
-		r.skip(m, skipDepthMax)
+		if m > 0 {
+			r.skip(m, skipDepthMax)
+		}
 	default:
 		if r.err == nil && !r.null() {
 			r.fail("no event")
 		}
 	}
 	r.state(&rec.State)
-	r.skip(more, skipDepthMax)
-	if kind == codec.KindTrade && rec.Trade == (codec.Trade{}) {
+	if more > 0 {
+		r.skip(more, skipDepthMax)
+	}
+	if isLast {
 		rec.Trade = rec.State.Last
 	}
 	return r.end()

@@ -170,7 +170,8 @@ func TestGolden(t *testing.T) {
 			}
 			continue
 		}
-		var r Record
+		r := sample() // whatever it held before must not show
+		r.Ref, r.Gap, r.Claim = r.Trade, Gap{1, 2}, Claim{"x", "y"}
 		if err := Decode(b, &r); err != nil {
 			t.Errorf("%s: %v", g.Name, err)
 			continue

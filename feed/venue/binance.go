@@ -14,7 +14,10 @@ import (
 //	{"u":50093239212,"s":"BTCUSDT","b":"61837.63000000","B":"3.78826000","a":"61837.64000000","A":"1.54698000"}
 //
 // m says that the buyer was the maker, so the taker sold. A bookTicker has no
-// event type and no time.
+// event type and no time. An aggTrade is the same trades again, so it is none.
+//
+// Kinds: trade, bookTicker, depth, aggTrade, ticker, kline, status, ack, error,
+// other (an event type that we do not know, or an array), malformed.
 //
 // Source: https://developers.binance.com/docs/binance-spot-api-docs/web-socket-streams
 var Binance = Venue{
@@ -27,79 +30,106 @@ var Binance = Venue{
 
 // binanceFields are those of all the messages that matter to us.
 type binanceFields struct {
-	stream, data                       value
-	e, s, id, p, q, at, m              value // a trade's
-	u, bid, bidSize, ask, askSize      value // a bookTicker's
-	result, hasID, lastUpdateID, error value
+	e, s, id, p, q, at, m         value // a trade's
+	u, bid, bidSize, ask, askSize value // a bookTicker's
+
+	// What else tells a message apart.
+	result, requestID, lastUpdateID, error bool
+	array                                  bool // many tickers in one message
 }
 
+// read reads a message, or the one in the envelope of a combined stream.
 func (f *binanceFields) read(msg []byte) error {
-	return fields(msg, func(key []byte, v value) {
-		if len(key) == 1 {
-			switch key[0] {
-			case 'e':
-				f.e = v
-			case 's':
-				f.s = v
-			case 't':
-				f.id = v
-			case 'p':
-				f.p = v
-			case 'q':
-				f.q = v
-			case 'T':
-				f.at = v
-			case 'm':
-				f.m = v
-			case 'u':
-				f.u = v
-			case 'b':
-				f.bid = v
-			case 'B':
-				f.bidSize = v
-			case 'a':
-				f.ask = v
-			case 'A':
-				f.askSize = v
+	s := scanner{b: msg}
+	var err error
+	if s.next() == '[' { // the streams of all symbols send arrays, of tickers only
+		f.array = true
+		if err = s.skip(depthMax); err == nil {
+			err = s.end()
+		}
+	} else {
+		stream, data := false, false
+		err = s.message(func(key []byte) error {
+			switch string(key) {
+			case "stream":
+				stream = true
+			case "data":
+				data = true
+				*f = binanceFields{}
+				if s.next() == '{' {
+					return s.object(depthMax-1, func(key []byte) error { return f.take(&s, key) })
+				}
+				f.array = s.next() == '['
+			default:
+				if !data {
+					return f.take(&s, key)
+				}
 			}
-			return
+			return s.skip(depthMax - 1)
+		})
+		if err == nil && data && !stream {
+			return &MessageError{Venue: "binance", Field: "stream", Err: errMissing}
 		}
-		switch string(key) {
-		case "stream":
-			f.stream = v
-		case "data":
-			f.data = v
-		case "result":
-			f.result = v
-		case "id":
-			f.hasID = v
-		case "lastUpdateId":
-			f.lastUpdateID = v
-		case "error":
-			f.error = v
-		}
-	})
-}
-
-// binance reads a message and, if it is one, the message in its envelope.
-func (f *binanceFields) open(msg []byte) error {
-	if err := f.read(msg); err != nil {
+	}
+	if err != nil {
 		return &MessageError{Venue: "binance", Err: err}
-	}
-	if f.stream.kind != '"' || f.data.kind != '{' {
-		return nil
-	}
-	data := f.data.raw
-	*f = binanceFields{}
-	if err := f.read(data); err != nil {
-		return &MessageError{Venue: "binance", Field: "data", Err: err}
 	}
 	return nil
 }
 
+// take takes the value of one field.
+func (f *binanceFields) take(s *scanner, key []byte) error {
+	var to *value
+	if len(key) == 1 {
+		switch key[0] {
+		case 'e':
+			to = &f.e
+		case 's':
+			to = &f.s
+		case 't':
+			to = &f.id
+		case 'p':
+			to = &f.p
+		case 'q':
+			to = &f.q
+		case 'T':
+			to = &f.at
+		case 'm':
+			to = &f.m
+		case 'u':
+			to = &f.u
+		case 'b':
+			to = &f.bid
+		case 'B':
+			to = &f.bidSize
+		case 'a':
+			to = &f.ask
+		case 'A':
+			to = &f.askSize
+		}
+	} else {
+		switch string(key) {
+		case "result":
+			f.result = true
+		case "id":
+			f.requestID = true
+		case "lastUpdateId":
+			f.lastUpdateID = true
+		case "error", "code":
+			f.error = true
+		}
+	}
+	if to == nil {
+		return s.skip(depthMax - 2)
+	}
+	v, err := s.value(depthMax - 2)
+	*to = v
+	return err
+}
+
 func symbolBinance(msg []byte) ([]byte, bool) {
 	var f binanceFields
-	if f.open(msg) != nil {
+	if f.read(msg) != nil || f.s.kind == 0 {
 		return nil, false
 	}
 	s, err := f.s.name()
@@ -108,7 +138,7 @@ func symbolBinance(msg []byte) ([]byte, bool) {
 
 func normalizeBinance(dst []codec.Tick, msg []byte) ([]codec.Tick, string, error) {
 	var f binanceFields
-	if err := f.open(msg); err != nil {
+	if err := f.read(msg); err != nil {
 		return dst, "malformed", err
 	}
 	fault := func(kind, field string, err error) ([]codec.Tick, string, error) {
@@ -130,7 +160,7 @@ func normalizeBinance(dst []codec.Tick, msg []byte) ([]codec.Tick, string, error
 		if t.Price.Sign() <= 0 {
 			return fault("trade", "p", errRange)
 		}
-		if t.Size, err = f.q.decimal(); err != nil {
+		if t.Size, err = f.q.size(); err != nil {
 			return fault("trade", "q", err)
 		}
 		if t.Size.Sign() < 0 {
@@ -144,6 +174,8 @@ func normalizeBinance(dst []codec.Tick, msg []byte) ([]codec.Tick, string, error
 			t.Side = codec.SideSell
 		case 'f':
 			t.Side = codec.SideBuy
+		case 0:
+			return fault("trade", "m", errMissing)
 		default:
 			return fault("trade", "m", errKind)
 		}
@@ -161,26 +193,28 @@ func normalizeBinance(dst []codec.Tick, msg []byte) ([]codec.Tick, string, error
 		if t.VenueSymbol, err = f.s.name(); err != nil {
 			return fault("bookTicker", "s", err)
 		}
-		if t.Bid, t.BidSize, err = side(f.bid, f.bidSize); err != nil {
-			return fault("bookTicker", "b", err)
+		var field string
+		if t.Bid, t.BidSize, field, err = side("b", f.bid, "B", f.bidSize); err != nil {
+			return fault("bookTicker", field, err)
 		}
-		if t.Ask, t.AskSize, err = side(f.ask, f.askSize); err != nil {
-			return fault("bookTicker", "a", err)
+		if t.Ask, t.AskSize, field, err = side("a", f.ask, "A", f.askSize); err != nil {
+			return fault("bookTicker", field, err)
 		}
 		return append(dst, t), "bookTicker", nil
 
-	case f.lastUpdateID.kind == '0':
+	case f.array:
+		return dst, "other", nil
+	case f.lastUpdateID:
 		return dst, "depth", nil
-	case f.error.kind != 0:
+	case f.error:
 		return dst, "error", nil
-	case f.result.kind != 0 || f.hasID.kind != 0:
+	case f.result || f.requestID:
 		return dst, "ack", nil
 	}
 	return fault("malformed", "", errUnknown)
 }
 
 // binanceNonTicks are the event types that tell no tick, and how they count.
-// An aggTrade is the same trades as trade tells, so it must not count again.
 var binanceNonTicks = map[string]string{
 	"depthUpdate":    "depth",
 	"aggTrade":       "aggTrade",
@@ -207,22 +241,22 @@ func (v value) binanceTime() (int64, error) {
 	return int64(n) * int64(time.Millisecond), nil
 }
 
-// side is one side of a quote: absent if its price is zero, which is how
-// venues write that nobody quotes.
-func side(price, size value) (p, s codec.Decimal, err error) {
+// side is one side of a quote: absent if its price and its size are zero, which
+// is how the venue writes that nobody quotes. field is the one at fault.
+func side(priceField string, price value, sizeField string, size value) (p, s codec.Decimal, field string, err error) {
 	if p, err = price.decimal(); err != nil {
-		return p, s, err
+		return p, s, priceField, err
 	}
-	if size.kind != 0 {
-		if s, err = size.decimal(); err != nil {
-			return p, s, err
-		}
+	if s, err = size.size(); err != nil {
+		return p, s, sizeField, err
 	}
 	switch {
-	case p.Sign() < 0 || s.Sign() < 0:
-		return p, s, errRange
+	case s.Sign() < 0:
+		return p, s, sizeField, errRange
+	case p.Sign() < 0 || p.Sign() == 0 && s.Sign() != 0:
+		return p, s, priceField, errRange
 	case p.Sign() == 0:
-		return codec.Decimal{}, codec.Decimal{}, nil
+		return codec.Decimal{}, codec.Decimal{}, "", nil
 	}
-	return p, s, nil
+	return p, s, "", nil
 }

@@ -17,7 +17,11 @@ import (
 //
 // A match's side is the maker's, so the taker's is the other one. A ticker
 // comes with each match and repeats it: it is only a quote here. last_match is
-// the trade before the subscription; its id tells whether it is a repeat.
+// the trade before the subscription; its id tells whether it is a repeat. A type
+// that is not listed below is an error: Advanced Trade and International look
+// alike, but have other fields, and would say nothing for ever.
+//
+// Kinds: match, ticker, ack, heartbeat, depth, order, status, error, malformed.
 //
 // Source: https://docs.cdp.coinbase.com/exchange/websocket-feed/channels
 var Coinbase = Venue{
@@ -36,31 +40,38 @@ type coinbaseFields struct {
 }
 
 func (f *coinbaseFields) read(msg []byte) error {
-	err := fields(msg, func(key []byte, v value) {
+	s := scanner{b: msg}
+	err := s.message(func(key []byte) error {
+		var to *value
 		switch string(key) {
 		case "type":
-			f.typ = v
+			to = &f.typ
 		case "product_id":
-			f.product = v
+			to = &f.product
 		case "side":
-			f.side = v
+			to = &f.side
 		case "size":
-			f.size = v
+			to = &f.size
 		case "price":
-			f.price = v
+			to = &f.price
 		case "time":
-			f.at = v
+			to = &f.at
 		case "trade_id":
-			f.tradeID = v
+			to = &f.tradeID
 		case "best_bid":
-			f.bid = v
+			to = &f.bid
 		case "best_bid_size":
-			f.bidSize = v
+			to = &f.bidSize
 		case "best_ask":
-			f.ask = v
+			to = &f.ask
 		case "best_ask_size":
-			f.askSize = v
+			to = &f.askSize
+		default:
+			return s.skip(depthMax - 1)
 		}
+		v, err := s.value(depthMax - 1)
+		*to = v
+		return err
 	})
 	if err != nil {
 		return &MessageError{Venue: "coinbase", Err: err}
@@ -104,7 +115,7 @@ func normalizeCoinbase(dst []codec.Tick, msg []byte) ([]codec.Tick, string, erro
 		if t.Price.Sign() <= 0 {
 			return fault("match", "price", errRange)
 		}
-		if t.Size, err = f.size.decimal(); err != nil {
+		if t.Size, err = f.size.size(); err != nil {
 			return fault("match", "size", err)
 		}
 		if t.Size.Sign() < 0 {
@@ -113,13 +124,15 @@ func normalizeCoinbase(dst []codec.Tick, msg []byte) ([]codec.Tick, string, erro
 		if t.EventTime, err = f.at.rfc3339(); err != nil {
 			return fault("match", "time", err)
 		}
-		switch string(f.side.raw) {
-		case "sell":
+		switch {
+		case f.side.kind == '"' && string(f.side.raw) == "sell":
 			t.Side = codec.SideBuy
-		case "buy":
+		case f.side.kind == '"' && string(f.side.raw) == "buy":
 			t.Side = codec.SideSell
+		case f.side.kind == 0:
+			return fault("match", "side", errMissing)
 		default:
-			return fault("match", "side", errKind)
+			return fault("match", "side", errRange)
 		}
 		return append(dst, t), "match", nil
 
@@ -128,23 +141,21 @@ func normalizeCoinbase(dst []codec.Tick, msg []byte) ([]codec.Tick, string, erro
 		if t.VenueSymbol, err = f.product.name(); err != nil {
 			return fault("ticker", "product_id", err)
 		}
-		if f.bid.kind == 0 && f.ask.kind == 0 {
-			return fault("ticker", "best_bid", errMissing)
+		var field string
+		if t.Bid, t.BidSize, field, err = coinbaseSide("best_bid", f.bid, "best_bid_size", f.bidSize); err != nil {
+			return fault("ticker", field, err)
 		}
-		if f.bid.kind == '"' && len(f.bid.raw) > 0 {
-			if t.Bid, t.BidSize, err = side(f.bid, f.bidSize); err != nil {
-				return fault("ticker", "best_bid", err)
-			}
-		}
-		if f.ask.kind == '"' && len(f.ask.raw) > 0 {
-			if t.Ask, t.AskSize, err = side(f.ask, f.askSize); err != nil {
-				return fault("ticker", "best_ask", err)
-			}
+		if t.Ask, t.AskSize, field, err = coinbaseSide("best_ask", f.ask, "best_ask_size", f.askSize); err != nil {
+			return fault("ticker", field, err)
 		}
 		if f.at.kind != 0 { // a product that never traded has none
 			if t.EventTime, err = f.at.rfc3339(); err != nil {
 				return fault("ticker", "time", err)
 			}
+		}
+		t.Partial = f.bid.kind == 0 || f.ask.kind == 0
+		if t.Partial && !t.Bid.IsSet() && !t.Ask.IsSet() {
+			return dst, "ticker", nil // it tells a last price only
 		}
 		return append(dst, t), "ticker", nil
 
@@ -164,12 +175,37 @@ func normalizeCoinbase(dst []codec.Tick, msg []byte) ([]codec.Tick, string, erro
 	return fault("malformed", "type", errUnknown)
 }
 
+// coinbaseSide is one side of a ticker. Where nobody quotes, it is empty, null
+// or zero; older tickers have no sizes.
+func coinbaseSide(priceField string, price value, sizeField string, size value) (p, s codec.Decimal, field string, err error) {
+	switch {
+	case price.kind == 0, price.kind == 'n', price.kind == '"' && len(price.raw) == 0:
+		return p, s, "", nil
+	case size.kind != 0 && size.kind != 'n':
+		return side(priceField, price, sizeField, size)
+	}
+	if p, err = price.decimal(); err != nil {
+		return p, s, priceField, err
+	}
+	switch p.Sign() {
+	case -1:
+		return p, s, priceField, errRange
+	case 0:
+		return codec.Decimal{}, s, "", nil
+	}
+	return p, s, "", nil
+}
+
 var errTime = errors.New("not a time as RFC 3339 in UTC writes it")
 
 // rfc3339 reads "2021-04-17T16:43:37.089723Z", with up to nine digits behind
 // the point.
 func (v value) rfc3339() (int64, error) {
-	if v.kind != '"' {
+	switch v.kind {
+	case 0:
+		return 0, errMissing
+	case '"':
+	default:
 		return 0, errKind
 	}
 	b := v.raw

@@ -3,10 +3,12 @@
 //
 // It knows bytes and ticks; it knows no symbols of ours, no state and no Kafka.
 // A venue yields only what a message says. All functions are pure and safe for
-// concurrent use; ticks alias the message that they were made of.
+// concurrent use; ticks alias the message that they were made of, and cost no
+// allocation. Of a key that stands twice in a message, the last one counts.
 package venue
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"time"
@@ -93,6 +95,17 @@ func (v value) decimal() (codec.Decimal, error) {
 		return codec.ParseDecimal(v.raw)
 	}
 	return codec.Decimal{}, errKind
+}
+
+// size reads the size of a trade or of a quote. Venues print all with the same
+// number of decimals, so that billions of a cheap coin have more digits than a
+// Decimal: zeros behind the point that it cannot hold are left out.
+func (v value) size() (codec.Decimal, error) {
+	d, err := v.decimal()
+	if !errors.Is(err, codec.ErrDigits) || bytes.IndexByte(v.raw, '.') < 0 || bytes.ContainsAny(v.raw, "eE") {
+		return d, err
+	}
+	return codec.ParseDecimal(bytes.TrimSuffix(bytes.TrimRight(v.raw, "0"), []byte(".")))
 }
 
 // uint reads an integer that a venue writes as a number.

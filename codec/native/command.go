@@ -116,7 +116,7 @@ func decodeCommand(frame []byte, text bool, c *codec.Command) error {
 			Want: "at most " + strconv.Itoa(codec.CommandBytesMax) + "; send a long list in several commands",
 		}
 	}
-	r := reader{b: frame, text: text, item: -1, skipLeft: skipBytesMax, spaceLeft: spaceBytesMax}
+	r := reader{b: frame, text: text, item: -1, skipLeft: skipBytesMax, spaceLeft: spaceBytesMax, escapesLeft: escapesMax}
 	r.command(c)
 	if r.err != nil {
 		return r.err

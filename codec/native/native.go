@@ -66,6 +66,9 @@ const (
 	// spaceBytesMax bounds what JSON allows between values: enough to write
 	// SymbolsMax symbols one a line.
 	spaceBytesMax = 16 << 10
+	// escapesMax bounds the escapes of JSON in a command: no symbol needs one,
+	// and a library that writes them does so here and there.
+	escapesMax = 1000
 	// durationMillisMax bounds every and silence: an hour is as good as never.
 	durationMillisMax = 3_600_000
 )

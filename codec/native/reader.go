@@ -28,6 +28,8 @@ type reader struct {
 	skipLeft  int    // bytes of unknown values that may still be skipped
 	spaceLeft int    // bytes of space
 	scratch   []byte // an unescaped JSON string
+
+	escapesLeft int // of JSON
 }
 
 // span is a list or a map that is being read.
@@ -431,6 +433,10 @@ func (r *reader) jsonString(most int) []byte {
 			out = append(out, c)
 			r.i++
 		default:
+			if r.escapesLeft--; r.escapesLeft < 0 {
+				r.fail(CodeTooBig, "too many escapes", "at most "+strconv.Itoa(escapesMax)+": symbols need none")
+				return nil
+			}
 			r.i++
 			if out = r.unescape(out); r.err != nil {
 				return nil

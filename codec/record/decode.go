@@ -319,16 +319,23 @@ func (r *reader) pair(scaleMax byte) (coef int64, scale int, ok bool) {
 	return int64(v), int(b[n+1]), true
 }
 
-func (r *reader) decimal(want string) codec.Decimal {
-	if r.null() {
-		return codec.Decimal{}
+func (r *reader) decimal(d *codec.Decimal, want string) {
+	coef, scale, ok := r.pair(codec.DecimalScaleMax)
+	if !ok {
+		r.longDecimal(d, want)
+		return
 	}
-	if coef, scale, ok := r.pair(codec.DecimalScaleMax); ok {
-		d, err := codec.NewDecimal(coef, scale)
-		if err != nil {
-			r.fail(want)
-		}
-		return d
+	var err error
+	if *d, err = codec.NewDecimal(coef, scale); err != nil {
+		r.fail(want)
+	}
+}
+
+// longDecimal takes one that is absent, negative, or has additions.
+func (r *reader) longDecimal(d *codec.Decimal, want string) {
+	*d = codec.Decimal{}
+	if r.null() {
+		return
 	}
 	more := r.array(2, want)
 	coef := r.int(want)
@@ -337,13 +344,12 @@ func (r *reader) decimal(want string) codec.Decimal {
 		r.skip(more, skipDepthMax)
 	}
 	if r.err != nil {
-		return codec.Decimal{}
+		return
 	}
-	d, err := codec.NewDecimal(coef, int(scale))
-	if err != nil {
+	var err error
+	if *d, err = codec.NewDecimal(coef, int(scale)); err != nil {
 		r.fail(want)
 	}
-	return d
 }
 
 func (r *reader) total(t *codec.Total, want string) {
@@ -422,8 +428,8 @@ func (r *reader) trade(t *codec.Trade, want string) {
 	more := r.array(tradeLen, want)
 	t.No = r.uint("trade number")
 	t.Seq = r.uint("trade's sequence number")
-	t.Price = r.decimal("price")
-	t.Size = r.decimal("size")
+	r.decimal(&t.Price, "price")
+	r.decimal(&t.Size, "size")
 	t.Side = codec.Side(r.bounded(uint64(codec.SideSell), "side"))
 	t.Flags = codec.TradeFlags(r.bounded(uint64(codec.TradeOrdinary), "trade flags"))
 	t.HasID = !r.null()
@@ -442,10 +448,10 @@ func (r *reader) quote(q *codec.Quote) {
 	more := r.array(quoteLen, "quote")
 	q.No = r.uint("quote number")
 	q.Seq = r.uint("quote's sequence number")
-	q.Bid = r.decimal("bid")
-	q.BidSize = r.decimal("bid size")
-	q.Ask = r.decimal("ask")
-	q.AskSize = r.decimal("ask size")
+	r.decimal(&q.Bid, "bid")
+	r.decimal(&q.BidSize, "bid size")
+	r.decimal(&q.Ask, "ask")
+	r.decimal(&q.AskSize, "ask size")
 	q.EventTime = r.time("quote's event time")
 	q.IngestTime = r.time("quote's ingest time")
 	if more > 0 {
@@ -467,10 +473,10 @@ func (r *reader) day(d *codec.Day) {
 	default:
 		r.fail("range unsure")
 	}
-	d.Open = r.decimal("open")
-	d.High = r.decimal("high")
-	d.Low = r.decimal("low")
-	d.PrevClose = r.decimal("previous close")
+	r.decimal(&d.Open, "open")
+	r.decimal(&d.High, "high")
+	r.decimal(&d.Low, "low")
+	r.decimal(&d.PrevClose, "previous close")
 	r.total(&d.BaseVolume, "volume at the day's start")
 	r.total(&d.BaseNotional, "notional at the day's start")
 	d.BaseTrades = r.uint("trades at the day's start")

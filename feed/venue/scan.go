@@ -67,37 +67,30 @@ func (s *scanner) expect(c byte) error {
 	return nil
 }
 
-// shortText is how far a byte at a time is faster than a call of IndexByte.
-const shortText = 16
-
 // text takes a string and returns it between its quotes, escapes and all.
-func (s *scanner) text() (raw []byte, escaped bool, err error) {
+func (s *scanner) text() ([]byte, error) {
 	if err := s.expect('"'); err != nil {
-		return nil, false, err
+		return nil, err
 	}
 	from := s.at
-	for at := from; ; at++ {
-		if at >= len(s.b) {
-			return nil, false, s.fault()
+	if at := from + 1; at < len(s.b) && s.b[at] == '"' && s.b[from] != '\\' && s.b[from] != '"' {
+		s.at = at + 1 // most keys have one letter
+		return s.b[from:at], nil
+	}
+	for at := from; ; {
+		i := bytes.IndexByte(s.b[at:], '"')
+		if i < 0 {
+			return nil, s.fault()
 		}
-		switch s.b[at] {
-		case '"':
-			s.at = at + 1
-			return s.b[from:at], escaped, nil
-		case '\\':
-			escaped = true
-			at++
-		default:
-			if !escaped && at-from >= shortText {
-				i := bytes.IndexByte(s.b[at:], '"')
-				if i < 0 {
-					return nil, false, s.fault()
-				}
-				if j := bytes.IndexByte(s.b[at:at+i], '\\'); j >= 0 {
-					i = j
-				}
-				at += i - 1
-			}
+		at += i
+		slashes := 0
+		for at-slashes > from && s.b[at-slashes-1] == '\\' {
+			slashes++
+		}
+		at++
+		if slashes%2 == 0 {
+			s.at = at
+			return s.b[from : at-1], nil
 		}
 	}
 }
@@ -105,8 +98,8 @@ func (s *scanner) text() (raw []byte, escaped bool, err error) {
 // plain is what a string says. Only one with escapes is copied: no venue that
 // we know writes any in what we read.
 func (s *scanner) plain() ([]byte, error) {
-	raw, escaped, err := s.text()
-	if err != nil || !escaped {
+	raw, err := s.text()
+	if err != nil || bytes.IndexByte(raw, '\\') < 0 {
 		return raw, err
 	}
 	var said string
@@ -186,7 +179,7 @@ func (s *scanner) skip(depth int) error {
 	switch open {
 	case '{', '[':
 	case '"':
-		_, _, err := s.text()
+		_, err := s.text()
 		return err
 	default:
 		_, err := s.value(depth)
@@ -227,7 +220,7 @@ func (s *scanner) object(depth int, field func(key []byte) error) error {
 
 // key passes over a key and its colon.
 func (s *scanner) key() error {
-	if _, _, err := s.text(); err != nil {
+	if _, err := s.text(); err != nil {
 		return err
 	}
 	return s.expect(':')

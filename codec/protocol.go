@@ -251,6 +251,17 @@ type Ledger struct {
 	Snapshots                                              uint64
 }
 
+// Add adds what m counts to l.
+func (l *Ledger) Add(m Ledger) {
+	l.Offered += m.Offered
+	l.Delivered += m.Delivered
+	l.Merged += m.Merged
+	l.Filtered += m.Filtered
+	l.Dropped += m.Dropped
+	l.Pending += m.Pending
+	l.Snapshots += m.Snapshots
+}
+
 // TradeEntry is a trade as a board's ring keeps it, with the quote and the
 // totals that stood when it came.
 type TradeEntry struct {

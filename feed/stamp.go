@@ -95,15 +95,7 @@ func (sp *stamper) trade(st *codec.State, tr *codec.Trade) {
 		}
 	}
 	if tr.Flags&codec.TradeCountsVolume != 0 {
-		notional := codec.Mul(tr.Price, tr.Size)
-		st.Volume = st.Volume.AddDecimal(tr.Size)
-		st.Notional = st.Notional.Add(notional)
-		st.Trades++
-		if late {
-			st.Day.BaseVolume = st.Day.BaseVolume.AddDecimal(tr.Size)
-			st.Day.BaseNotional = st.Day.BaseNotional.Add(notional)
-			st.Day.BaseTrades++
-		}
+		count(st, tr.Price, tr.Size, late)
 	}
 	if late {
 		sp.late()
@@ -114,6 +106,26 @@ func (sp *stamper) trade(st *codec.State, tr *codec.Trade) {
 	}
 	if tr.Flags&codec.TradeMovesLast != 0 {
 		st.Last = *tr
+	}
+}
+
+// count adds a trade to the totals; a late one to those of the day's start too,
+// so that the day's own stay as they are.
+func count(st *codec.State, price, size codec.Decimal, late bool) {
+	volume, notional := codec.TotalOf(size), codec.Mul(price, size)
+	st.Volume, st.Notional, st.Trades = st.Volume.Add(volume), st.Notional.Add(notional), st.Trades+1
+	if d := &st.Day; late {
+		d.BaseVolume, d.BaseNotional, d.BaseTrades = d.BaseVolume.Add(volume), d.BaseNotional.Add(notional), d.BaseTrades+1
+	}
+}
+
+// uncount is the inverse of count. A trade that was never told may be taken
+// back, so the numbers of trades stop at 0.
+func uncount(st *codec.State, price, size codec.Decimal, late bool) {
+	volume, notional := codec.TotalOf(size), codec.Mul(price, size)
+	st.Volume, st.Notional, st.Trades = st.Volume.Sub(volume), st.Notional.Sub(notional), max(st.Trades, 1)-1
+	if d := &st.Day; late {
+		d.BaseVolume, d.BaseNotional, d.BaseTrades = d.BaseVolume.Sub(volume), d.BaseNotional.Sub(notional), max(d.BaseTrades, 1)-1
 	}
 }
 
@@ -134,19 +146,7 @@ func (sp *stamper) takeBack(st *codec.State, t *codec.Tick) (late bool) {
 	open := st.Day.Open.IsSet()
 	late = open && t.RefEventTime != 0 && sp.dayOf(t.RefEventTime) < st.Day.Number
 	if t.RefCountedInVolume {
-		notional := codec.Mul(t.RefPrice, t.RefSize)
-		st.Volume = st.Volume.Sub(codec.TotalOf(t.RefSize))
-		st.Notional = st.Notional.Sub(notional)
-		if st.Trades > 0 {
-			st.Trades--
-		}
-		if late {
-			st.Day.BaseVolume = st.Day.BaseVolume.Sub(codec.TotalOf(t.RefSize))
-			st.Day.BaseNotional = st.Day.BaseNotional.Sub(notional)
-			if st.Day.BaseTrades > 0 {
-				st.Day.BaseTrades--
-			}
-		}
+		uncount(st, t.RefPrice, t.RefSize, late)
 	}
 	if late {
 		sp.late()
@@ -160,15 +160,7 @@ func (sp *stamper) takeBack(st *codec.State, t *codec.Tick) (late bool) {
 func (sp *stamper) correct(st *codec.State, t *codec.Tick, tr *codec.Trade) {
 	late := sp.takeBack(st, t)
 	if t.Flags&codec.TradeCountsVolume != 0 {
-		notional := codec.Mul(t.Price, t.Size)
-		st.Volume = st.Volume.AddDecimal(t.Size)
-		st.Notional = st.Notional.Add(notional)
-		st.Trades++
-		if late {
-			st.Day.BaseVolume = st.Day.BaseVolume.AddDecimal(t.Size)
-			st.Day.BaseNotional = st.Day.BaseNotional.Add(notional)
-			st.Day.BaseTrades++
-		}
+		count(st, t.Price, t.Size, late)
 	}
 	if late {
 		return

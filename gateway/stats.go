@@ -52,11 +52,7 @@ func (s *Server) Stats() shard.Stats {
 		sum.Rows += st.Rows
 		sum.Events += st.Events
 		sum.EventsLost += st.EventsLost
-		sum.Ledger.Delivered += st.Ledger.Delivered
-		sum.Ledger.Merged += st.Ledger.Merged
-		sum.Ledger.Filtered += st.Ledger.Filtered
-		sum.Ledger.Dropped += st.Ledger.Dropped
-		sum.Ledger.Snapshots += st.Ledger.Snapshots
+		sum.Ledger.Add(st.Ledger)
 	}
 	return sum
 }

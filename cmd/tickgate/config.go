@@ -168,6 +168,15 @@ func (k *kafkaSettings) flags(f *pflag.FlagSet) {
 	f.StringVar(&k.saslPassword, "kafka-password", "", "SASL password; better in TICKGATE_KAFKA_PASSWORD than here")
 }
 
+// client returns a client of the cluster that the settings name.
+func (k *kafkaSettings) client(log *slog.Logger, reg prometheus.Registerer) (*broker.Client, error) {
+	opts, err := k.options(log, reg)
+	if err != nil {
+		return nil, err
+	}
+	return broker.New(opts)
+}
+
 func (k *kafkaSettings) options(log *slog.Logger, reg prometheus.Registerer) (broker.Options, error) {
 	opts := broker.Options{Brokers: k.brokers, ClientID: k.clientID, Logger: log, Registerer: reg,
 		SASL: broker.SASL{Mechanism: k.saslMechanism, User: k.saslUser, Password: k.saslPassword}}

@@ -93,11 +93,7 @@ through their consumer group, and the broker fences the ones that were replaced.
 				return err
 			}
 			reg := newRegistry()
-			kopts, err := k.options(log, reg)
-			if err != nil {
-				return err
-			}
-			client, err := broker.New(kopts)
+			client, err := k.client(log, reg)
 			if err != nil {
 				return err
 			}

@@ -79,11 +79,7 @@ Formats: raw     "<Unix ns> <message>" a line
 			if err != nil {
 				return err
 			}
-			kopts, err := k.options(log, nil)
-			if err != nil {
-				return err
-			}
-			client, err := broker.New(kopts)
+			client, err := k.client(log, nil)
 			if err != nil {
 				return err
 			}

@@ -152,11 +152,7 @@ SIGTERM or Ctrl-C drains: clients are told to go and are sent away over
 				return err
 			}
 			reg := newRegistry()
-			kopts, err := k.options(log, reg)
-			if err != nil {
-				return err
-			}
-			client, err := broker.New(kopts)
+			client, err := k.client(log, reg)
 			if err != nil {
 				return err
 			}

@@ -385,7 +385,7 @@ func (se *Session) drop(s *Shard, key subscriptionKey, sub *subscription) {
 	l.Dropped += l.Pending
 	s.stats.live.Ledger.Dropped += l.Pending
 	l.Pending = 0
-	addLedger(&se.gone, l)
+	se.gone.Add(l)
 	delete(se.subs, key)
 	s.stats.live.Subscriptions--
 	s.release(sub.topic)
@@ -536,7 +536,7 @@ func (s *Shard) end(se *Session, reason codec.CloseReason) {
 	se.gone.Delivered -= se.afloat
 	s.stats.live.Ledger.Dropped += se.afloat
 	se.afloat = 0
-	addLedger(&s.closedLedger, se.gone)
+	s.closedLedger.Add(se.gone)
 	if se.work != nil {
 		close(se.work.done)
 		se.work = nil
@@ -550,7 +550,7 @@ func (s *Shard) end(se *Session, reason codec.CloseReason) {
 func (se *Session) ledger() codec.Ledger {
 	sum := se.gone
 	for _, sub := range se.subs {
-		addLedger(&sum, sub.ledger())
+		sum.Add(sub.ledger())
 	}
 	sum.Delivered -= se.afloat
 	sum.Pending += se.afloat

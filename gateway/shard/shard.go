@@ -549,7 +549,7 @@ func (s *Shard) Ledger(ctx context.Context) (sum codec.Ledger, err error) {
 	err = s.do(ctx, func() {
 		sum = s.closedLedger
 		for se := range s.sessions {
-			addLedger(&sum, se.ledger())
+			sum.Add(se.ledger())
 		}
 	})
 	return sum, err
@@ -577,16 +577,6 @@ func (c *statsCell) store(s *Shard) {
 	c.mu.Lock()
 	c.told = c.live
 	c.mu.Unlock()
-}
-
-func addLedger(sum *codec.Ledger, l codec.Ledger) {
-	sum.Offered += l.Offered
-	sum.Delivered += l.Delivered
-	sum.Merged += l.Merged
-	sum.Filtered += l.Filtered
-	sum.Dropped += l.Dropped
-	sum.Pending += l.Pending
-	sum.Snapshots += l.Snapshots
 }
 
 // owingHeap orders the sessions whose sockets took nothing by when to try again.

@@ -240,5 +240,8 @@ func runReplay(cmd *cobra.Command, opts replay.Options) error {
 		return err
 	}
 	fmt.Fprintln(cmd.OutOrStdout(), replayed(end)+" to "+opts.KafkaTopic)
+	if cmd.Context().Err() != nil {
+		fmt.Fprintln(cmd.OutOrStdout(), "interrupted; to go on, give "+goOn(end))
+	}
 	return nil
 }

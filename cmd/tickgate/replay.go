@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -57,6 +58,7 @@ func newReplay() *cobra.Command {
 	var k kafkaSettings
 	var s replaySettings
 	var kafkaTopic string
+	var from []string
 	cmd := &cobra.Command{
 		Use:   "replay FILE...",
 		Short: "Put tick files into a raw Kafka topic",
@@ -77,6 +79,9 @@ Formats: raw     "<Unix ns> <message>" a line
 			}
 			opts, err := s.options(kafkaTopic)
 			if err != nil {
+				return err
+			}
+			if opts.From, err = positions(from); err != nil {
 				return err
 			}
 			client, err := k.client(log, nil)
@@ -104,7 +109,31 @@ Formats: raw     "<Unix ns> <message>" a line
 	f.StringVar(&s.format, "format", "", "raw, rec or ndjson; found out from the first line by default")
 	f.StringVar(&s.speed, "speed", "1", "1 is the recorded pace, 10 ten times that, max as fast as Kafka takes it")
 	f.StringVar(&s.onBadLine, "on-bad-line", "stop", "stop, or skip it and count it")
+	f.StringSliceVar(&from, "from", nil, "go on behind `FILE:LINE`, as an interrupted replay tells")
 	return cmd
+}
+
+// positions reads --from.
+func positions(from []string) ([]replay.Position, error) {
+	var list []replay.Position
+	for _, text := range from {
+		i := strings.LastIndexByte(text, ':')
+		line, err := strconv.ParseInt(text[i+1:], 10, 64)
+		if i < 1 || err != nil || line < 0 {
+			return nil, fmt.Errorf("%w: --from %q: want FILE:LINE", errUsage, text)
+		}
+		list = append(list, replay.Position{File: text[:i], Line: line})
+	}
+	return list, nil
+}
+
+// goOn is how to go on with a replay that was interrupted.
+func goOn(p replay.Progress) string {
+	var texts []string
+	for _, at := range p.Positions {
+		texts = append(texts, fmt.Sprintf("%s:%d", at.File, at.Line))
+	}
+	return "--from " + strings.Join(texts, ",")
 }
 
 func venueNames() string {

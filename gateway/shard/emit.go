@@ -398,7 +398,7 @@ const frameTail = 96
 // they do not fit. It returns false if nothing more may be added now; the rows
 // were not added then.
 func (s *Shard) add(se *Session, row []byte, rows int) bool {
-	if s.rows > 0 && !s.fits(len(row)) && !s.send(se) {
+	if s.rows > 0 && !s.fits(len(row)) && (!s.send(se) || s.visited >= visitBytesMax || !se.conn.Ready()) {
 		return false
 	}
 	if s.rows == 0 {
@@ -410,8 +410,8 @@ func (s *Shard) add(se *Session, row []byte, rows int) bool {
 	return true
 }
 
-// send sends the frame that has been assembled, if any. It returns false if
-// the session must wait before it is sent more.
+// send sends the frame that has been assembled, if any, and tells whether the
+// kernel took all of it.
 func (s *Shard) send(se *Session) bool {
 	if s.rows == 0 {
 		return true
@@ -434,5 +434,5 @@ func (s *Shard) send(se *Session) bool {
 		return false
 	}
 	s.stats.live.Ledger.Delivered += carried
-	return s.visited < visitBytesMax && se.conn.Ready()
+	return true
 }

@@ -219,6 +219,7 @@ func (s *Shard) carryOut(se *Session, c *codec.Command, done chan struct{}) {
 	case codec.OpUnsubscribe:
 		s.tell(se, codec.Event{Type: codec.EventUnsubscribed, Ref: c.Ref, Channel: c.Channel, Count: se.unsubscribe(s, c)})
 	case codec.OpLedger:
+		s.watcher.Take(s.changed)
 		s.tell(se, codec.Event{Type: codec.EventLedger, Ref: c.Ref, Ledger: se.ledger()})
 	case codec.OpPing:
 		s.tell(se, codec.Event{Type: codec.EventPong, Ref: c.Ref})

@@ -544,9 +544,11 @@ func (s *Shard) Stats() Stats {
 	return s.stats.told
 }
 
-// Ledger sums the ledgers of all sessions, live and closed, now.
+// Ledger sums the ledgers of all sessions, live and closed. All that was
+// published before the call has been offered in it.
 func (s *Shard) Ledger(ctx context.Context) (sum codec.Ledger, err error) {
 	err = s.do(ctx, func() {
+		s.watcher.Take(s.changed)
 		sum = s.closedLedger
 		for se := range s.sessions {
 			sum.Add(se.ledger())

@@ -3,7 +3,8 @@
 // topic does real work.
 //
 // It knows prices and messages; where they go is a [Sink]. Prices are integers
-// of a symbol's tick size, never floats. A [Market] is used by one goroutine.
+// of a symbol's tick size; floats only say when a symbol ticks. A [Market] is
+// used by one goroutine.
 package market
 
 import (
@@ -15,12 +16,14 @@ import (
 	"math"
 	"math/rand/v2"
 	"strconv"
+	"strings"
 	"time"
 
 	"tickgate/feed"
 )
 
-// Sink takes raw messages. broker.Writer fulfils it.
+// Sink takes raw messages, and is done with their bytes when Write returns.
+// broker.Writer fulfils it.
 type Sink interface {
 	Write(ctx context.Context, entries []feed.Entry) error
 }
@@ -30,6 +33,14 @@ const (
 	symbolsMax = 10_000
 	rateMax    = 1_000_000
 
+	writePeriod = 5 * time.Millisecond
+	writeMax    = 10_000          // messages a write
+	backlogMax  = 2 * time.Second // beyond it the market stands still: its sink is too slow
+	faultPeriod = time.Minute     // between two tellings of what is wrong
+)
+
+// What the market is like.
+const (
 	// activityExponent is the power by which activity falls with rank: the
 	// second symbol has half of the first one's ticks to the power 0.9, which
 	// is what a day of Binance spot looks like.
@@ -39,15 +50,21 @@ const (
 	quotesPerTrade = 3
 
 	// Bursts: now and then a symbol ticks burstFactor times as fast for a while.
-	burstFactor  = 8
-	burstEvery   = 20 * time.Second
-	burstLength  = 1500 * time.Millisecond
-	writePeriod  = 5 * time.Millisecond
-	backlogMax   = 2 * time.Second // beyond it the market skips ahead: Kafka is too slow
-	writeMax     = 10_000          // messages a write
-	driftBack    = 2000            // ticks of distance at which a price is pulled back
-	spreadMax    = 4               // ticks between bid and ask
-	decimalsKept = 8               // as Binance prints
+	burstFactor = 8
+	burstEvery  = 20 * time.Second
+	burstLength = 1500 * time.Millisecond
+	// calmShare is how much slower it ticks otherwise, so that the mean is right.
+	calmShare = 1 + (burstFactor-1)*float64(burstLength)/float64(burstEvery+burstLength)
+
+	driftBack = 2000   // ticks away from home at which each step is back towards it
+	spreadMax = 4      // ticks between bid and ask
+	quoteMax  = 20_000 // the largest size quoted, in units of the quote currency
+	tradeMean = 400    // the mean size traded, likewise
+
+	// idsPerMicro is more trades than a symbol can have, in a burst at the
+	// highest rate: ids are counted from the start in so many a microsecond, so
+	// that a market which starts later never repeats one. They stay below 2^53.
+	idsPerMicro = 2
 )
 
 // Options configure a [Market]. A zero field means its default.
@@ -90,6 +107,7 @@ func (o Options) validate() error {
 // Market makes messages one after another.
 type Market struct {
 	opts    Options
+	start   time.Time // what due times count from; later than Options.Start once it runs
 	rng     *rand.Rand
 	symbols []symbol
 	queue   queue
@@ -98,18 +116,24 @@ type Market struct {
 
 // symbol is one instrument. Prices and sizes are in units of 10^-8.
 type symbol struct {
-	name, stream string
-	tick, lot    int64
-	home, price  int64 // price is the bid's
-	spread       int64 // in ticks
-	bidSize      int64
-	askSize      int64
-	gap          float64 // mean nanoseconds between ticks
-	due          int64   // ns since Start
-	burstUntil   int64
-	nextBurst    int64
-	tradeID      uint64
-	updateID     uint64
+	instrument
+	key    []byte // its name
+	stream string
+
+	// When it ticks, in ns since Start.
+	gap        float64 // the mean when it is calm
+	bursts     bool    // it ticks often enough for a burst to be one
+	due        int64
+	burstUntil int64
+	nextBurst  int64
+
+	// What it says.
+	bid      int64
+	spread   int64 // in ticks
+	bidSize  int64
+	askSize  int64
+	tradeID  uint64
+	updateID uint64
 }
 
 // New makes a market.
@@ -118,27 +142,26 @@ func New(opts Options) (*Market, error) {
 	if err := opts.validate(); err != nil {
 		return nil, fmt.Errorf("market: %w", err)
 	}
-	m := &Market{opts: opts, rng: rand.New(rand.NewPCG(opts.Seed, 0x7469636b67617465))}
+	m := &Market{opts: opts, start: opts.Start, rng: rand.New(rand.NewPCG(opts.Seed, 0x7469636b67617465))}
 	weights, sum := make([]float64, opts.Symbols), 0.0
 	for i := range weights {
 		weights[i] = math.Pow(float64(i+1), -activityExponent)
 		sum += weights[i]
 	}
+	ids := uint64(opts.Start.UnixMicro()) * idsPerMicro
 	m.symbols = make([]symbol, opts.Symbols)
 	for i := range m.symbols {
+		it := instrumentAt(i)
 		s := &m.symbols[i]
-		name, home, tick, lot := instrument(i, m.rng)
-		*s = symbol{
-			name: name, stream: lower(name), tick: tick, lot: lot, home: home - home%tick,
-			// Bursts add to the mean, so the calm rate is a little lower.
-			gap:       1e9 * sum / (weights[i] * float64(opts.Rate)) * calmShare,
-			nextBurst: int64(m.rng.ExpFloat64() * float64(burstEvery)),
-			tradeID:   uint64(opts.Start.UnixMilli()) * 1000,
-			updateID:  uint64(opts.Start.UnixMilli()) * 1000,
+		*s = symbol{instrument: it, key: []byte(it.name), stream: strings.ToLower(it.name), bid: it.home,
+			gap: 1e9 * sum / (weights[i] * float64(opts.Rate)), nextBurst: math.MaxInt64, tradeID: ids, updateID: ids}
+		if s.gap <= float64(burstLength) {
+			s.bursts = true
+			s.gap *= calmShare
+			s.nextBurst = int64(m.rng.ExpFloat64() * float64(burstEvery))
 		}
-		s.price = s.home
 		m.requote(s)
-		s.due = int64(m.rng.ExpFloat64() * s.gap)
+		m.plan(s)
 	}
 	m.queue = queue{m.symbols, make([]int, opts.Symbols)}
 	for i := range m.queue.order {
@@ -148,116 +171,64 @@ func New(opts Options) (*Market, error) {
 	return m, nil
 }
 
-// calmShare makes up for bursts: within one of burstLength in burstEvery a
-// symbol ticks burstFactor times as fast.
-var calmShare = 1 + (burstFactor-1)*float64(burstLength)/float64(burstEvery+burstLength)
-
-// majors are the symbols that a page should show first: name, price, tick size.
-var majors = []struct{ name, price, tick string }{
-	{"BTCUSDT", "61837.63", "0.01"}, {"ETHUSDT", "2683.81", "0.01"}, {"SOLUSDT", "154.27", "0.01"},
-	{"XRPUSDT", "0.6173", "0.0001"}, {"BNBUSDT", "524.6", "0.1"}, {"DOGEUSDT", "0.10562", "0.00001"},
-	{"ADAUSDT", "0.3482", "0.0001"}, {"AVAXUSDT", "22.41", "0.01"}, {"LINKUSDT", "10.53", "0.01"},
-	{"DOTUSDT", "4.713", "0.001"}, {"LTCUSDT", "62.14", "0.01"}, {"TRXUSDT", "0.12651", "0.00001"},
-	{"SHIBUSDT", "0.00001412", "0.00000001"}, {"BCHUSDT", "352.7", "0.1"}, {"UNIUSDT", "6.214", "0.001"},
-	{"ATOMUSDT", "4.871", "0.001"}, {"ETHBTC", "0.04341", "0.00001"}, {"NEARUSDT", "4.213", "0.001"},
-	{"XLMUSDT", "0.1021", "0.0001"}, {"FILUSDT", "3.782", "0.001"},
-}
-
-// instrument is the i-th symbol: name, price, tick size and lot in 10^-8.
-func instrument(i int, rng *rand.Rand) (name string, price, tick, lot int64) {
-	if i < len(majors) {
-		m := majors[i]
-		return m.name, units(m.price), units(m.tick), units("0.0001")
-	}
-	// The rest: three letters that no major has, and a price between 0.01 and 1000.
-	n := i - len(majors)
-	name = "T" + string([]byte{'A' + byte(n/26/26%26), 'A' + byte(n/26%26), 'A' + byte(n%26)}) + "USDT"
-	price = 1_000_000
-	for range rng.IntN(6) {
-		price *= 10
-	}
-	price += rng.Int64N(price * 9)
-	for tick = 1; tick*50_000 < price; {
-		tick *= 10
-	}
-	return name, price, tick, units("0.01")
-}
-
-// units turns a plain decimal into 10^-8.
-func units(s string) int64 {
-	var v int64
-	decimals := -1
-	for _, c := range s {
-		if c == '.' {
-			decimals = 0
-			continue
-		}
-		v = v*10 + int64(c-'0')
-		if decimals >= 0 {
-			decimals++
-		}
-	}
-	for range decimalsKept - max(0, decimals) {
-		v *= 10
-	}
-	return v
-}
-
-func lower(s string) string {
-	b := []byte(s)
-	for i := range b {
-		if b[i] >= 'A' && b[i] <= 'Z' {
-			b[i] += 'a' - 'A'
-		}
-	}
-	return string(b)
-}
-
 // requote draws new sizes and a spread.
 func (m *Market) requote(s *symbol) {
 	s.spread = 1 + m.rng.Int64N(spreadMax)
-	s.bidSize = s.lot * (1 + m.rng.Int64N(100_000))
-	s.askSize = s.lot * (1 + m.rng.Int64N(100_000))
+	s.bidSize = s.lot * (1 + m.rng.Int64N(quoteMax*s.lots))
+	s.askSize = s.lot * (1 + m.rng.Int64N(quoteMax*s.lots))
 }
 
-// Next makes the next message: when it is due, whose it is, and its bytes,
-// which are valid until the next call.
+// Next makes the next message: how long after the start it is due, whose it is,
+// and its bytes, which are valid until the next call.
 func (m *Market) Next() (due time.Duration, venueSymbol string, msg []byte) {
-	s := &m.symbols[m.queue.order[0]]
-	at := s.due
+	s, due := m.next()
+	return due, s.name, m.msg
+}
+
+func (m *Market) next() (s *symbol, due time.Duration) {
+	s = &m.symbols[m.queue.order[0]]
+	due = time.Duration(s.due)
 	if m.rng.IntN(quotesPerTrade+1) == 0 {
-		m.trade(s, at)
+		m.trade(s)
 	} else {
 		m.quote(s)
 	}
 	m.plan(s)
 	heap.Fix(&m.queue, 0)
-	return time.Duration(at), s.name, m.msg
+	return s, due
 }
 
-// plan draws when a symbol ticks next.
+// plan draws when a symbol ticks next. Its gaps have no memory, so that where
+// the pace changes before the next tick it is drawn anew from there.
 func (m *Market) plan(s *symbol) {
-	gap := s.gap
-	if s.due >= s.nextBurst {
-		s.burstUntil = s.nextBurst + int64(burstLength)
-		s.nextBurst = s.burstUntil + int64(m.rng.ExpFloat64()*float64(burstEvery))
+	for at := s.due; ; {
+		gap, until := s.gap, s.nextBurst
+		if at < s.burstUntil {
+			gap, until = s.gap/burstFactor, s.burstUntil
+		}
+		next := at + 1 + int64(m.rng.ExpFloat64()*gap)
+		if next < until {
+			s.due = next
+			return
+		}
+		if at = until; at == s.nextBurst {
+			s.burstUntil = at + int64(burstLength)
+			s.nextBurst = s.burstUntil + 1 + int64(m.rng.ExpFloat64()*float64(burstEvery))
+		}
 	}
-	if s.due < s.burstUntil {
-		gap /= burstFactor
-	}
-	s.due += 1 + int64(m.rng.ExpFloat64()*gap)
 }
 
-// quote moves the price by at most one tick, back home if it has strayed.
+// quote moves the price by at most one tick: the farther it has strayed, the
+// likelier back home, so that it neither runs away nor comes near zero.
 func (m *Market) quote(s *symbol) {
 	step := m.rng.Int64N(3) - 1
-	if away := (s.price - s.home) / s.tick; m.rng.Int64N(driftBack) < max(away, -away) {
+	if away := (s.bid - s.home) / s.tick; m.rng.Int64N(driftBack) < max(away, -away) {
 		step = -1
 		if away < 0 {
 			step = 1
 		}
 	}
-	s.price = max(s.tick, s.price+step*s.tick)
+	s.bid = max(s.tick, s.bid+step*s.tick)
 	m.requote(s)
 	s.updateID += 1 + m.rng.Uint64N(20)
 	b := append(m.msg[:0], `{"stream":"`...)
@@ -266,23 +237,23 @@ func (m *Market) quote(s *symbol) {
 	b = strconv.AppendUint(b, s.updateID, 10)
 	b = append(b, `,"s":"`...)
 	b = append(b, s.name...)
-	b = appendUnits(append(b, `","b":"`...), s.price)
+	b = appendUnits(append(b, `","b":"`...), s.bid)
 	b = appendUnits(append(b, `","B":"`...), s.bidSize)
-	b = appendUnits(append(b, `","a":"`...), s.price+s.spread*s.tick)
+	b = appendUnits(append(b, `","a":"`...), s.bid+s.spread*s.tick)
 	b = appendUnits(append(b, `","A":"`...), s.askSize)
 	m.msg = append(b, `"}}`...)
 }
 
 // trade takes from the bid or from the ask.
-func (m *Market) trade(s *symbol, at int64) {
-	price := s.price
+func (m *Market) trade(s *symbol) {
+	price := s.bid
 	sold := m.rng.IntN(2) == 0
 	if !sold {
 		price += s.spread * s.tick
 	}
-	size := s.lot * (1 + int64(m.rng.ExpFloat64()*500))
+	size := s.lot * (1 + int64(m.rng.ExpFloat64()*float64(tradeMean*s.lots)))
 	s.tradeID++
-	ms := m.opts.Start.Add(time.Duration(at)).UnixMilli()
+	ms := m.start.Add(time.Duration(s.due)).UnixMilli()
 	b := append(m.msg[:0], `{"stream":"`...)
 	b = append(b, s.stream...)
 	b = append(b, `@trade","data":{"e":"trade","E":`...)
@@ -312,43 +283,48 @@ func appendUnits(b []byte, v int64) []byte {
 	return strconv.AppendInt(b, frac, 10)
 }
 
-// Run plays until ctx is done: it writes each message when it is due. If Kafka
-// takes them too slowly it skips what is more than 2 s late. An error of the
-// sink is final only when ctx is done; until then it is told and tried again.
+// Run plays until ctx is done: it writes each message when it is due, with event
+// times of now. A sink that takes too little makes the market stand still rather
+// than pile up; what a write that failed had in it is lost. Both are told to
+// fault, at once and then no more than each minute.
 func (m *Market) Run(ctx context.Context, sink Sink, fault func(error)) error {
+	tick := time.NewTicker(writePeriod)
+	defer tick.Stop()
 	began := time.Now()
-	due, name, msg := m.Next()
+	m.start = began
+	s, due := m.next()
 	var entries []feed.Entry
 	var arena []byte
-	keys := map[string][]byte{}
-	for tick := time.NewTicker(writePeriod); ; {
+	var toldAt time.Time
+	tell := func(err error) {
+		if now := time.Now(); toldAt.IsZero() || now.Sub(toldAt) >= faultPeriod {
+			toldAt = now
+			fault(err)
+		}
+	}
+	for {
 		select {
 		case <-ctx.Done():
-			tick.Stop()
 			return nil
 		case <-tick.C:
 		}
-		now := time.Since(began)
+		if late := time.Since(began) - due; late > backlogMax {
+			tell(fmt.Errorf("the market stood still for %v: its messages are not taken as fast as they are made", late.Round(time.Millisecond)))
+			began, m.start = began.Add(late), m.start.Add(late)
+		}
+		now := time.Now()
 		entries, arena = entries[:0], arena[:0]
-		for due <= now && len(entries) < writeMax {
-			if now-due <= backlogMax {
-				key := keys[name]
-				if key == nil {
-					key = []byte(name)
-					keys[name] = key
-				}
-				from := len(arena)
-				arena = append(arena, msg...)
-				entries = append(entries, feed.Entry{KafkaTopic: m.opts.KafkaTopic, Key: key, Value: arena[from:len(arena):len(arena)],
-					Time: time.Now().UnixNano()})
-			}
-			due, name, msg = m.Next()
+		for due <= now.Sub(began) && len(entries) < writeMax {
+			from := len(arena)
+			arena = append(arena, m.msg...)
+			entries = append(entries, feed.Entry{KafkaTopic: m.opts.KafkaTopic, Key: s.key, Value: arena[from:len(arena):len(arena)], Time: now.UnixNano()})
+			s, due = m.next()
 		}
 		if len(entries) == 0 {
 			continue
 		}
 		if err := sink.Write(ctx, entries); err != nil && ctx.Err() == nil {
-			fault(err)
+			tell(fmt.Errorf("%d messages are lost: %w", len(entries), err))
 		}
 	}
 }

@@ -25,7 +25,7 @@ var allowed = map[string][]string{
 	"feed/symbol":     {"codec"},
 	"feed/sharedtest": {},
 	"feed/broker":     {"feed", "codec", "codec/record", "feed/embedded", "feed/logtest"},
-	"feed/embedded":   {},
+	"feed/embedded":   {"feed", "feed/broker"}, // in its tests
 	"feed/memlog":     {"feed", "codec", "codec/record", "feed/logtest"},
 	"feed/logtest":    {"feed", "codec", "codec/record"},
 	"feed/follow":     {"codec", "codec/record", "feed", "feed/broker", "feed/embedded", "feed/venue"},

@@ -618,6 +618,22 @@ const (
 	offsetEnd   = -1
 )
 
+// Bounds are the first offset that a partition still has, and its end.
+func (c *Client) Bounds(ctx context.Context, kafkaTopic string, partition int32) (first, end int64, err error) {
+	reads := newPool(c)
+	defer reads.close()
+	return c.bounds(ctx, reads, topicPartition{kafkaTopic, partition})
+}
+
+func (c *Client) bounds(ctx context.Context, reads *pool, tp topicPartition) (first, end int64, err error) {
+	firsts, err := c.offsets(ctx, reads, offsetFirst, []topicPartition{tp})
+	if err != nil {
+		return 0, 0, err
+	}
+	ends, err := c.offsets(ctx, reads, offsetEnd, []topicPartition{tp})
+	return firsts[tp], ends[tp], err
+}
+
 // byLeader groups partitions by the broker that leads them.
 func (c *Client) byLeader(ctx context.Context, list []topicPartition) (map[int32][]topicPartition, error) {
 	for try := 0; ; try++ {

@@ -227,13 +227,7 @@ func (p *partition) begin(ctx context.Context) error {
 }
 
 func (p *partition) bounds(ctx context.Context) (first, end int64, err error) {
-	tp := topicPartition{p.id.Topic, p.id.Partition}
-	firsts, err := p.log.client.offsets(ctx, p.reads, offsetFirst, []topicPartition{tp})
-	if err != nil {
-		return 0, 0, err
-	}
-	ends, err := p.log.client.offsets(ctx, p.reads, offsetEnd, []topicPartition{tp})
-	return firsts[tp], ends[tp], err
+	return p.log.client.bounds(ctx, p.reads, topicPartition{p.id.Topic, p.id.Partition})
 }
 
 func (p *partition) ID() feed.PartitionID { return p.id }

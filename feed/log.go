@@ -55,6 +55,8 @@ var (
 	ErrFenced = errors.New("another feed has taken this raw partition")
 	// ErrUnknownOutcome says that an append may or may not be in the log.
 	ErrUnknownOutcome = errors.New("outcome of the append unknown")
+	// ErrRefused says that the broker will never do what was asked.
+	ErrRefused = errors.New("refused for good")
 )
 
 // Log is what a feed needs of Kafka. feed/broker fulfils it on a cluster,
@@ -86,7 +88,8 @@ type Partition interface {
 	Poll(ctx context.Context) (Batch, error)
 
 	// Prepare creates those of the Kafka topics that do not exist, with the
-	// retention of state topics (by size, never by time).
+	// retention of state topics (by size, never by time). [ErrRefused] is of at
+	// least one of them.
 	Prepare(ctx context.Context, kafkaTopics []string) error
 
 	// Append appends entries in order, one batch a Kafka topic, acknowledged

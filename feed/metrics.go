@@ -8,14 +8,14 @@ import (
 
 // metrics are what a feed counts, whether or not they are exported.
 type metrics struct {
-	messages                        *prometheus.CounterVec // venue, kind
-	ticks                           [codec.KindStatus + 1]prometheus.Counter
-	dead                            *prometheus.CounterVec // reason
-	lag                             *prometheus.GaugeVec   // raw topic, partition
-	repeats, again, refused, parked prometheus.Counter
-	late, ahead, epochs, lostRaw    prometheus.Counter
-	symbols, partitions             prometheus.Gauge
-	append                          prometheus.Histogram
+	messages                              *prometheus.CounterVec // venue, kind
+	ticks                                 [codec.KindStatus + 1]prometheus.Counter
+	dead                                  *prometheus.CounterVec // reason
+	lag                                   *prometheus.GaugeVec   // raw topic, partition
+	repeats, again, refused, parked       prometheus.Counter
+	late, ahead, epochs, lostRaw, foreign prometheus.Counter
+	symbols, partitions                   prometheus.Gauge
+	append                                prometheus.Histogram
 }
 
 func newMetrics(reg prometheus.Registerer) metrics {
@@ -41,6 +41,7 @@ func newMetrics(reg prometheus.Registerer) metrics {
 		late:       counter("late_trades_total", "Trades and corrections of an earlier day."),
 		ahead:      counter("future_trades_total", "Trades that opened no day because their event time is too far ahead."),
 		epochs:     counter("epochs_total", "Numberings that began anew although the state was known."),
+		foreign:    counter("foreign_records_total", "Bytes in per-symbol topics that were no records, met when a symbol was taken."),
 		lostRaw:    counter("lost_messages_total", "Raw messages that retention deleted before they were read."),
 		symbols:    gauge("symbols", "Symbols that this process has claimed."),
 		partitions: gauge("partitions", "Raw partitions that this process owns."),

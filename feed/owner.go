@@ -316,13 +316,11 @@ func (o *owner) hold(ctx context.Context, now time.Time) error {
 	if len(wanted) == 0 {
 		return nil
 	}
-	topics := make([]string, len(wanted))
-	for i, s := range wanted {
-		topics[i] = s.kafkaTopic
+	wanted, err := o.prepare(ctx, wanted)
+	if err != nil {
+		return err
 	}
-	if err := o.part.Prepare(ctx, topics); err != nil {
-		return fmt.Errorf("preparing the Kafka topics of %d symbols: %w", len(wanted), err)
-	}
+	topics := kafkaTopics(wanted)
 	before, err := o.part.Newest(ctx, topics, func([]byte) bool { return true })
 	if err != nil {
 		return fmt.Errorf("reading the claims of %d symbols: %w", len(wanted), err)
@@ -348,16 +346,61 @@ func (o *owner) hold(ctx context.Context, now time.Time) error {
 			return fmt.Errorf("fencing symbol %s: %w", mine[i].name, fault)
 		}
 	}
-	values, err := o.part.Newest(ctx, topics, func(v []byte) bool { return !record.IsFence(v) })
+	values, err := o.part.Newest(ctx, topics, o.isState)
 	if err != nil {
 		return fmt.Errorf("reading the state of %d symbols: %w", len(mine), err)
 	}
 	for i, s := range mine {
 		if err := o.adopt(s, values[i], first[s]); err != nil {
-			return err
+			s.refused = err
 		}
 	}
+	o.dropRefused(now)
 	return nil
+}
+
+// isState tells a record that holds a symbol's state from a fence, and from
+// bytes that are no record at all: somebody else's, which must not cost the
+// symbol its totals. A record of a later version is wanted, so that adopt
+// refuses the symbol rather than begin it anew.
+func (o *owner) isState(value []byte) bool {
+	if errors.Is(record.Decode(value, &o.rec), record.ErrMalformed) {
+		o.feed.metrics.foreign.Inc()
+		return false
+	}
+	return o.rec.Kind != codec.KindFence
+}
+
+// prepare creates the symbols' Kafka topics. A symbol that the broker will not
+// have is refused; the others go on.
+func (o *owner) prepare(ctx context.Context, wanted []*symbol) ([]*symbol, error) {
+	err := o.part.Prepare(ctx, kafkaTopics(wanted))
+	if err == nil {
+		return wanted, nil
+	}
+	if !errors.Is(err, ErrRefused) {
+		return nil, fmt.Errorf("preparing the Kafka topics of %d symbols: %w", len(wanted), err)
+	}
+	left := wanted[:0]
+	for _, s := range wanted {
+		switch err := o.part.Prepare(ctx, []string{s.kafkaTopic}); {
+		case errors.Is(err, ErrRefused):
+			s.refused = err
+		case err != nil:
+			return nil, fmt.Errorf("preparing Kafka topic %s: %w", s.kafkaTopic, err)
+		default:
+			left = append(left, s)
+		}
+	}
+	return left, nil
+}
+
+func kafkaTopics(symbols []*symbol) []string {
+	list := make([]string, len(symbols))
+	for i, s := range symbols {
+		list[i] = s.kafkaTopic
+	}
+	return list
 }
 
 // checkClaim tells whether the newest record of a symbol is somebody else's.
@@ -402,7 +445,7 @@ func (o *owner) adopt(s *symbol, newest []byte, first *Message) error {
 		s.state.Epoch = max(1, epoch)
 	} else {
 		if err := record.Decode(newest, &o.rec); err != nil {
-			return fmt.Errorf("the newest record of symbol %s cannot be read, so its totals would be lost: %w; has something else written to Kafka topic %s?", s.name, err, s.kafkaTopic)
+			return fmt.Errorf("the newest record of symbol %s cannot be read, and its totals would be lost: %w", s.name, err)
 		}
 		s.state, s.source = o.rec.State, o.rec.Source
 		other := s.source.Partition != o.id.Partition || s.source.Offset >= o.end ||

@@ -24,7 +24,7 @@ var allowed = map[string][]string{
 	"feed/venue":      {"codec", "feed/sharedtest"},
 	"feed/symbol":     {"codec"},
 	"feed/sharedtest": {},
-	"feed/broker":     {"feed", "codec", "codec/record", "feed/embedded", "feed/logtest"},
+	"feed/broker":     {"feed", "feed/venue", "codec", "codec/record", "feed/embedded", "feed/logtest"},
 	"feed/embedded":   {"feed", "feed/broker"}, // in its tests
 	"feed/memlog":     {"feed", "codec", "codec/record", "feed/logtest"},
 	"feed/logtest":    {"feed", "codec", "codec/record"},

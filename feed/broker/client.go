@@ -38,6 +38,8 @@ import (
 	"github.com/segmentio/kafka-go/sasl"
 	"github.com/segmentio/kafka-go/sasl/plain"
 	"github.com/segmentio/kafka-go/sasl/scram"
+
+	"tickgate/feed"
 )
 
 // SASL is how we prove who we are to brokers.
@@ -532,6 +534,9 @@ type refusedError struct {
 
 func (e *refusedError) Error() string { return e.what + ": " + e.err.Error() }
 func (e *refusedError) Unwrap() error { return e.err }
+
+// Is makes every refusedError a [feed.ErrRefused].
+func (e *refusedError) Is(target error) bool { return target == feed.ErrRefused }
 
 func (c *Client) createTopics(ctx context.Context, controller int32, specs []TopicSpec) error {
 	c.mu.Lock()

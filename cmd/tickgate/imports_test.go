@@ -20,14 +20,11 @@ var allowed = map[string][]string{
 	"codec/native":    {"codec", "codec/codectest"},
 	"codec/codectest": {"codec"},
 
-	"feed":            {"codec", "codec/record", "feed/venue", "feed/symbol", "feed/memlog", "feed/logtest"},
+	"feed":            {"codec", "codec/record", "feed/venue"},
 	"feed/venue":      {"codec", "feed/sharedtest"},
-	"feed/symbol":     {"codec"},
 	"feed/sharedtest": {},
-	"feed/broker":     {"feed", "feed/venue", "codec", "codec/record", "feed/embedded", "feed/logtest"},
+	"feed/broker":     {"feed", "feed/venue", "codec", "codec/record", "feed/embedded"},
 	"feed/embedded":   {"feed", "feed/broker"}, // in its tests
-	"feed/memlog":     {"feed", "codec", "codec/record", "feed/logtest"},
-	"feed/logtest":    {"feed", "codec", "codec/record"},
 	"feed/follow":     {"codec", "codec/record", "feed", "feed/broker", "feed/embedded", "feed/venue"},
 	"feed/market":     {"codec", "feed", "feed/venue"},
 	"feed/replay":     {"codec", "feed", "feed/venue", "feed/sharedtest"},

@@ -136,6 +136,7 @@
 //
 //	too-many-symbols  this session follows as many symbols as it may
 //	no-auth           this gateway asks for no token
+//	not-supported     the command says something that this gateway does not do yet
 //
 // # Close codes
 //

@@ -213,6 +213,11 @@ func (s *Shard) carryOut(se *Session, c *codec.Command, done chan struct{}) {
 	}
 	switch c.Op {
 	case codec.OpSubscribe, codec.OpSet:
+		if c.Deadband.IsSet() || c.SilenceMax > 0 { // better no than a filter that is none
+			s.tell(se, codec.Event{Type: codec.EventError, Ref: c.Ref, Code: "not-supported", Why: "this gateway does not filter by deadband yet",
+				Where: "deadband, silence", Want: "min_size, or every"})
+			break
+		}
 		s.subscribe(se, c, done)
 		s.list(se)
 		return

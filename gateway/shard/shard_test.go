@@ -519,3 +519,42 @@ func TestSymbolsAreBounded(t *testing.T) {
 		t.Errorf("%d waiting and %d refused of 120, want 100 and 20", w, r)
 	}
 }
+
+func TestWhatIsNotThereIsSaid(t *testing.T) {
+	x := newBench(t)
+	x.loaded("A")
+	conn := &fakeConn{room: -1}
+	se := x.attach(conn)
+	c := &codec.Command{Op: codec.OpSubscribe, Ref: 5, Channel: codec.ChannelTicker, Deadband: codec.MustDecimal("0.5")}
+	c.Symbols.Append(codec.SymbolItem{Name: []byte("A")})
+	x.do(se, c)
+	x.do(se, &codec.Command{Op: codec.OpAuth, Ref: 6, Token: []byte("x")})
+	codes := map[uint64]string{}
+	await(t, "both answers", func() bool {
+		for _, u := range conn.updates(t) {
+			if u.Type == codec.EventError {
+				codes[u.Event.Ref] = u.Event.Code
+			}
+		}
+		return len(codes) == 2
+	})
+	if codes[5] != "not-supported" || codes[6] != "no-auth" || len(se.subs) != 0 {
+		t.Errorf("%v, %d subscriptions", codes, len(se.subs))
+	}
+}
+
+func TestMinSize(t *testing.T) {
+	x := newBench(t)
+	x.loaded("A")
+	conn := &fakeConn{room: -1}
+	c := &codec.Command{Op: codec.OpSubscribe, Channel: codec.ChannelTrades, MinSize: codec.MustDecimal("1.5")}
+	c.Symbols.Append(codec.SymbolItem{Name: []byte("A")})
+	x.do(x.attach(conn), c)
+	for range 10 {
+		x.trade("A") // of size 1
+	}
+	x.settled()
+	if l := x.ledger(); l.Filtered != 10 || l.Delivered != 0 || count(conn.updates(t), codec.EventTrade) != 0 {
+		t.Errorf("ledger %+v", l)
+	}
+}

@@ -3,7 +3,6 @@ package codec
 import (
 	"errors"
 	"fmt"
-	"strconv"
 )
 
 // Bounds of a [Decimal]. Eighteen digits are what an int64 holds whatever the
@@ -199,13 +198,12 @@ func (d Decimal) AppendText(dst []byte) []byte {
 	if d.scale == 0 {
 		return dst
 	}
-	var buf [24]byte
 	u := uint64(d.coef)
 	if d.coef < 0 {
 		dst = append(dst, '-')
 		u = -u
 	}
-	return appendPoint(dst, strconv.AppendUint(buf[:0], u, 10), d.Scale())
+	return appendFixed(dst, u, d.scale-1)
 }
 
 // appendPoint appends digits with the point in its place.

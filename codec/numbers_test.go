@@ -3,7 +3,10 @@ package codec
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"math/big"
+	"math/rand/v2"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -324,6 +327,43 @@ func TestCloseReasons(t *testing.T) {
 		}
 		if len(r) > 123 || !bytes.Equal([]byte(r), bytes.ToLower([]byte(r))) {
 			t.Errorf("%s is no reason for a close frame", r)
+		}
+	}
+}
+
+// TestDigits: what is written eight digits at a time is what strconv writes.
+func TestDigits(t *testing.T) {
+	check := func(n uint64) {
+		want := "x" + strconv.FormatUint(n, 10)
+		if got := string(AppendUint([]byte("x"), n)); got != want {
+			t.Fatalf("AppendUint(%s) = %s", want[1:], got[1:])
+		}
+	}
+	for n := range uint64(20_000) {
+		check(n)
+	}
+	for e, p := 0, uint64(1); e < 20; e, p = e+1, p*10 {
+		for d := range uint64(200) {
+			check(p + d)
+			check(p - d)
+			check(p*(d%10) + d)
+		}
+	}
+	for range 200_000 {
+		check(rand.Uint64() >> (rand.Uint32() & 63))
+	}
+	for range 200_000 {
+		coef, scale := rand.Int64N(1e18)>>(rand.Uint32()&63), rand.IntN(19)
+		d, err := NewDecimal(coef, scale)
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := fmt.Sprintf("%0*d", scale+1, coef)
+		if n := len(want) - scale; scale > 0 {
+			want = want[:n] + "." + want[n:]
+		}
+		if got := d.String(); got != want {
+			t.Fatalf("%d * 10^-%d = %s, want %s", coef, scale, got, want)
 		}
 	}
 }

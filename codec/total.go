@@ -1,9 +1,6 @@
 package codec
 
-import (
-	"math/bits"
-	"strconv"
-)
+import "math/bits"
 
 // Total is a running sum of sizes or of prices times sizes: a signed 128-bit
 // coefficient without trailing zeros behind the point. The zero Total is 0. A
@@ -316,7 +313,10 @@ func (t Total) AppendText(dst []byte) []byte {
 	if t.neg {
 		dst = append(dst, '-')
 	}
-	var buf [40]byte
+	if t.hi == 0 && t.scale <= DecimalScaleMax {
+		return appendFixed(dst, t.lo, t.scale)
+	}
+	var buf [NumberRoom]byte
 	return appendPoint(dst, t.appendDigits(buf[:0]), int(t.scale))
 }
 
@@ -334,13 +334,13 @@ func (t Total) AppendCoef(dst []byte) []byte {
 
 func (t Total) appendDigits(dst []byte) []byte {
 	if t.hi == 0 {
-		return strconv.AppendUint(dst, t.lo, 10)
+		return AppendUint(dst, t.lo)
 	}
 	const unit = 1e19 // above any hi, which is below 1<<63: the quotient fits
 	q, r := bits.Div64(t.hi, t.lo, unit)
-	dst = strconv.AppendUint(dst, q, 10)
-	var buf [20]byte
-	low := strconv.AppendUint(buf[:0], r, 10)
+	dst = AppendUint(dst, q)
+	var buf [room]byte
+	low := AppendUint(buf[:0], r)
 	for range 19 - len(low) {
 		dst = append(dst, '0')
 	}

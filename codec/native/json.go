@@ -321,7 +321,7 @@ func (jsonText) AppendCommand(dst []byte, c *codec.Command) []byte {
 	return append(dst, '}')
 }
 
-func appendUint(dst []byte, n uint64) []byte { return strconv.AppendUint(dst, n, 10) }
+func appendUint(dst []byte, n uint64) []byte { return codec.AppendUint(dst, n) }
 
 func textUint(dst []byte, n uint64) []byte {
 	if n <= safeInteger {
@@ -331,7 +331,10 @@ func textUint(dst []byte, n uint64) []byte {
 }
 
 func textInt(dst []byte, n int64) []byte {
-	if n >= -safeInteger && n <= safeInteger {
+	if n >= 0 {
+		return textUint(dst, uint64(n))
+	}
+	if n >= -safeInteger {
 		return strconv.AppendInt(dst, n, 10)
 	}
 	return append(strconv.AppendInt(append(dst, '"'), n, 10), '"')

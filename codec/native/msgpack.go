@@ -376,7 +376,7 @@ func packUint(dst []byte, n uint64) []byte {
 	case n <= safeInteger:
 		return binary.BigEndian.AppendUint64(append(dst, 0xcf), n)
 	}
-	var buf [20]byte
+	var buf [codec.NumberRoom]byte
 	digits := appendUint(buf[:0], n)
 	dst = packHead(dst, len(digits))
 	return append(dst, digits...)
@@ -397,7 +397,7 @@ func packInt(dst []byte, n int64) []byte {
 	case n >= -safeInteger:
 		return binary.BigEndian.AppendUint64(append(dst, 0xd3), uint64(n))
 	}
-	var buf [20]byte
+	var buf [codec.NumberRoom]byte
 	digits := appendUint(append(buf[:0], '-'), -uint64(n))
 	dst = packHead(dst, len(digits))
 	return append(dst, digits...)
@@ -439,7 +439,7 @@ func packTotal(dst []byte, t codec.Total) []byte {
 	if t.Lost() {
 		return append(dst, packNil, 0)
 	}
-	var buf [48]byte
+	var buf [codec.NumberRoom]byte
 	digits := t.AppendCoef(buf[:0])
 	dst = packHead(dst, len(digits))
 	dst = append(dst, digits...)
@@ -448,7 +448,7 @@ func packTotal(dst []byte, t codec.Total) []byte {
 
 // packDigits writes a decimal as a string, which is how commands carry it.
 func packDigits(dst []byte, d codec.Decimal) []byte {
-	var buf [48]byte
+	var buf [codec.NumberRoom]byte
 	digits := d.AppendText(buf[:0])
 	dst = packHead(dst, len(digits))
 	return append(dst, digits...)

@@ -169,7 +169,7 @@ func appendTotal(dst []byte, t codec.Total) []byte {
 	if coef, ok := t.Coef64(); ok {
 		dst = appendInt(dst, coef)
 	} else {
-		var digits [40]byte
+		var digits [codec.NumberRoom]byte
 		d := t.AppendCoef(digits[:0])
 		dst = append(dst, 0xd9, byte(len(d)))
 		dst = append(dst, d...)

@@ -135,14 +135,20 @@ func (l *SymbolList) Grow(bytes int) { l.packed = slices.Grow(l.packed, bytes) }
 
 // Append adds an item; its name must be at most 255 bytes.
 func (l *SymbolList) Append(it SymbolItem) {
-	l.packed = append(l.packed, byte(len(it.Name)))
-	l.packed = append(l.packed, it.Name...)
-	if !it.HasFrom {
-		l.packed = append(l.packed, 0)
-	} else {
-		l.packed = append(l.packed, 1)
-		l.packed = binary.BigEndian.AppendUint64(l.packed, uint64(it.Epoch))
-		l.packed = binary.BigEndian.AppendUint64(l.packed, it.Seq)
+	n, at := len(it.Name), len(l.packed)
+	size := n + 2
+	if it.HasFrom {
+		size += 16
+	}
+	l.packed = slices.Grow(l.packed, size)[:at+size]
+	b := l.packed[at:]
+	b[0] = byte(n)
+	copy(b[1:], it.Name)
+	b[1+n] = 0
+	if it.HasFrom {
+		b[1+n] = 1
+		binary.BigEndian.PutUint64(b[2+n:], uint64(it.Epoch))
+		binary.BigEndian.PutUint64(b[10+n:], it.Seq)
 	}
 	l.n++
 }

@@ -320,28 +320,31 @@ func (r *reader) symbols(l *codec.SymbolList) {
 	}
 	l.Grow(min(room, codec.CommandBytesMax))
 	taken, longs := 0, 0
+	var it codec.SymbolItem
 	for r.item = 0; r.moreItems(&s); r.item++ {
-		var it codec.SymbolItem
-		switch k := r.next(); k {
-		case kindString:
-			it.Name = r.symbol()
-		case kindList, kindMap:
+		it.HasFrom = false
+		if it.Name = r.plainSymbol(); it.Name == nil && !r.plainFrom(&it) && !r.packedFrom(&it) {
+			it = codec.SymbolItem{}
+			switch r.next() {
+			case kindString:
+				it.Name = r.symbol()
+			case kindMap:
+				it = r.itemMap()
+			case kindList:
+				it = r.itemList()
+			default:
+				r.malformed(itemWant)
+			}
+			if r.err != nil {
+				return
+			}
+		}
+		taken += len(it.Name) + plainBytes
+		if it.HasFrom {
 			if longs++; longs > FromMax {
 				r.fail(CodeTooMany, "too many symbols with epoch and seq", "at most "+strconv.Itoa(FromMax)+" in one command")
 				return
 			}
-			if k == kindMap {
-				it = r.itemMap()
-			} else {
-				it = r.itemList()
-			}
-		default:
-			r.malformed(itemWant)
-		}
-		if r.err != nil {
-			return
-		}
-		if taken += len(it.Name) + plainBytes; it.HasFrom {
 			taken += fromBytes
 		}
 		if taken > codec.CommandBytesMax {
@@ -355,13 +358,7 @@ func (r *reader) symbols(l *codec.SymbolList) {
 
 // itemList reads ["BTCUSDT", epoch, seq].
 func (r *reader) itemList() (it codec.SymbolItem) {
-	const elements, packed = 3, 0x93
-	if !r.text && r.b[r.i] == packed {
-		r.i++
-		it.Name, it.Epoch, it.Seq, it.HasFrom = r.symbol(), r.int63(), r.uint(), true
-		r.noPattern(it.Name)
-		return it
-	}
+	const elements = 3
 	n := 0
 	for s := r.openList(elements); r.moreItems(&s); n++ {
 		switch n {
@@ -385,9 +382,6 @@ func (r *reader) itemList() (it codec.SymbolItem) {
 func (r *reader) itemMap() (it codec.SymbolItem) {
 	const elements = 3
 	var seen uint8
-	if it, ok := r.plainFrom(); ok {
-		return it
-	}
 	for s := r.openMap(elements); ; {
 		name, ok := r.nextKey(&s)
 		if !ok {
@@ -493,46 +487,113 @@ func (r *reader) plainSymbol() []byte {
 	return rest[1 : n+1]
 }
 
+// packedFrom reads a symbol with epoch and seq if it is written in MessagePack
+// as all libraries write it; else it reads nothing.
+func (r *reader) packedFrom(it *codec.SymbolItem) bool {
+	const head, longest = 0x93, 1 + 1 + 31 + 9 + 9
+	rest := r.b[r.i:]
+	if r.text || len(rest) < longest || rest[0] != head { // the last few go the slow way
+		return false
+	}
+	n := int(rest[1]) - 0xa0
+	if n <= 0 || n > 31 || symbolRun(rest[2:2+n]) < n {
+		return false
+	}
+	epoch, epochBytes := packedUint(rest[2+n:])
+	seq, seqBytes := packedUint(rest[2+n+epochBytes:])
+	if epochBytes == 0 || seqBytes == 0 || epoch>>63 != 0 {
+		return false
+	}
+	r.i += 2 + n + epochBytes + seqBytes
+	it.Name, it.HasFrom, it.Epoch, it.Seq = rest[2:2+n], true, int64(epoch), seq
+	return true
+}
+
+// packedUint is the number at the beginning of b, and its length, 0 if there is
+// none; b has nine bytes.
+func packedUint(b []byte) (v uint64, length int) {
+	b = b[:9]
+	switch c := b[0]; {
+	case c < 0x80:
+		return uint64(c), 1
+	case c == 0xcc:
+		return uint64(b[1]), 2
+	case c == 0xcd:
+		return uint64(binary.BigEndian.Uint16(b[1:])), 3
+	case c == 0xce:
+		return uint64(binary.BigEndian.Uint32(b[1:])), 5
+	case c == 0xcf:
+		return binary.BigEndian.Uint64(b[1:]), 9
+	}
+	return 0, 0
+}
+
 // plainFrom reads a symbol with epoch and seq if it is written in JSON as
 // AppendCommand writes it, which is what JSON libraries make of it; else it
 // reads nothing.
-func (r *reader) plainFrom() (it codec.SymbolItem, ok bool) {
-	const head, epoch, seq = `{"symbol":`, `,"epoch":`, `,"seq":`
-	start := r.i
-	if !r.text || !r.literal(head) {
-		return it, false
+func (r *reader) plainFrom(it *codec.SymbolItem) bool {
+	const head, epoch, seq = `{"symbol":"`, `","epoch":`, `,"seq":`
+	const shortest = len(head + epoch + seq)
+	if !r.text {
+		return false
 	}
-	it.Name, it.HasFrom = r.plainSymbol(), true
-	if it.Name != nil && r.literal(epoch) {
-		if it.Epoch, ok = r.plainInteger(); ok && r.literal(seq) {
-			var n int64
-			n, ok = r.plainInteger()
-			it.Seq = uint64(n)
-			if ok && r.i < len(r.b) && r.b[r.i] == '}' {
-				r.i++
-				return it, true
-			}
-		}
+	b := r.b[r.i:]
+	if len(b) < shortest+2*digitsRoom || string(b[:len(head)]) != head { // the last one goes the slow way
+		return false
 	}
-	r.i = start
-	return codec.SymbolItem{}, false
+	n := symbolRun(b[len(head):])
+	name := b[len(head) : len(head)+n]
+	at := len(head) + n
+	if n == 0 || n > codec.SymbolBytesMax || len(b)-at < len(epoch+seq)+2*digitsRoom || string(b[at:at+len(epoch)]) != epoch {
+		return false
+	}
+	at += len(epoch)
+	e, n := plainInteger(b[at:])
+	if at += n; n == 0 || string(b[at:at+len(seq)]) != seq {
+		return false
+	}
+	at += len(seq)
+	v, n := plainInteger(b[at:])
+	if at += n; n == 0 || b[at] != '}' {
+		return false
+	}
+	r.i += at + 1
+	it.Name, it.HasFrom, it.Epoch, it.Seq = name, true, int64(e), v
+	return true
 }
 
-// plainInteger reads a number of JSON that any language can count to.
-func (r *reader) plainInteger() (v int64, ok bool) {
-	const digitsMax = 16
-	rest := r.b[r.i:]
-	n := 0
-	for n < len(rest) && rest[n]-'0' < 10 && n < digitsMax {
-		v = v*10 + int64(rest[n]-'0')
-		n++
+// digitsRoom is how many bytes plainInteger looks at.
+const digitsRoom = 17
+
+// plainInteger is the number of at most sixteen digits that b begins with, and
+// how many they are; 0 if there is none, or more of it.
+func plainInteger(b []byte) (v uint64, n int) {
+	b = b[:digitsRoom]
+	v, n = eightDigits(binary.LittleEndian.Uint64(b))
+	if n == 8 {
+		low, more := eightDigits(binary.LittleEndian.Uint64(b[8:]))
+		v, n = v*power10[more]+low, n+more
 	}
-	if n == 0 || n == len(rest) || rest[n] != ',' && rest[n] != '}' || n > 1 && rest[0] == '0' {
-		return 0, false
+	if b[n]-'0' < 10 || n > 1 && b[0] == '0' {
+		return 0, 0
 	}
-	r.i += n
-	return v, true
+	return v, n
 }
+
+// eightDigits is the number that the digits at the beginning of w, whose first
+// byte is its lowest, are, and how many they are.
+func eightDigits(w uint64) (v uint64, n int) {
+	const ones = 0x0101010101010101
+	d := w ^ '0'*ones
+	// The first byte above 9 has its highest bit set; carries go only beyond it.
+	n = bits.TrailingZeros64(((d+0x76*ones)|d)&(0x80*ones)) / 8
+	d <<= 64 - 8*n // zeros before them
+	d = d * (10<<8 + 1) >> 8
+	d = d & 0x00ff00ff00ff00ff * (100<<16 + 1) >> 16
+	return d & 0x0000ffff0000ffff * (10000<<32 + 1) >> 32, n
+}
+
+var power10 = [...]uint64{1, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8}
 
 // symbolRun is how many bytes at the beginning of b may stand in a symbol. It
 // looks at eight at once.

@@ -17,6 +17,7 @@ import (
 	"tickgate/feed/follow"
 	"tickgate/gateway"
 	"tickgate/gateway/board"
+	"tickgate/gateway/inlet"
 	"tickgate/gateway/socket"
 )
 
@@ -33,6 +34,7 @@ type serveSettings struct {
 	symbolsPerClient int
 	ringMemoryMiB    int64
 	pprof            bool
+	benchInlet       string
 }
 
 func (s *serveSettings) flags(f *pflag.FlagSet) {
@@ -52,9 +54,9 @@ func (s *serveSettings) flags(f *pflag.FlagSet) {
 
 // node is a gateway and what fills it.
 type node struct {
-	board    *board.Board
-	follower *follow.Follower
-	server   *gateway.Server
+	board  *board.Board
+	filler interface{ Run(context.Context) error }
+	server *gateway.Server
 }
 
 func (s *serveSettings) newNode(client *broker.Client, log *slog.Logger, reg *prometheus.Registry) (*node, error) {
@@ -63,7 +65,12 @@ func (s *serveSettings) newNode(client *broker.Client, log *slog.Logger, reg *pr
 		return nil, fmt.Errorf("%w: --ring-memory: %w", errUsage, err)
 	}
 	registerBoard(reg, b)
-	follower, err := follow.New(follow.Options{Client: client, Board: b, Logger: log, Registerer: reg})
+	n := &node{board: b}
+	if s.benchInlet != "" {
+		n.filler, err = inlet.Listen(s.benchInlet, b, log)
+	} else {
+		n.filler, err = follow.New(follow.Options{Client: client, Board: b, Logger: log, Registerer: reg})
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -77,7 +84,7 @@ func (s *serveSettings) newNode(client *broker.Client, log *slog.Logger, reg *pr
 			return nil, err
 		}
 	}
-	server, err := gateway.New(gateway.Options{
+	n.server, err = gateway.New(gateway.Options{
 		Board: b, Listen: s.listen, Admin: s.admin, TLS: config,
 		Limits: gateway.Limits{
 			Connections: s.clientsMax, ConnectionsPerAddress: s.clientsPerAddr, CountLoopback: s.countLoopback,
@@ -93,7 +100,7 @@ func (s *serveSettings) newNode(client *broker.Client, log *slog.Logger, reg *pr
 	if err != nil {
 		return nil, err
 	}
-	return &node{b, follower, server}, nil
+	return n, nil
 }
 
 // url is the WebSocket's.
@@ -110,7 +117,7 @@ func (n *node) run(ctx context.Context) error {
 	following, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
 	followed := make(chan error, 1)
-	go func() { followed <- n.follower.Run(following) }()
+	go func() { followed <- n.filler.Run(following) }()
 	err := n.server.Run(ctx)
 	stop()
 	return errors.Join(err, <-followed)
@@ -152,11 +159,13 @@ SIGTERM or Ctrl-C drains: clients are told to go and are sent away over
 				return err
 			}
 			reg := newRegistry()
-			client, err := k.client(log, reg)
-			if err != nil {
-				return err
+			var client *broker.Client
+			if s.benchInlet == "" {
+				if client, err = k.client(log, reg); err != nil {
+					return err
+				}
+				defer client.Close()
 			}
-			defer client.Close()
 			n, err := s.newNode(client, log, reg)
 			if err != nil {
 				return err
@@ -164,7 +173,11 @@ SIGTERM or Ctrl-C drains: clients are told to go and are sent away over
 			out := cmd.OutOrStdout()
 			fmt.Fprintf(out, "  websocket  %s\n", s.url(n))
 			fmt.Fprintf(out, "  page       %s\n", pageURL(s.url(n)))
-			fmt.Fprintf(out, "  brokers    %s\n", strings.Join(k.brokers, ","))
+			if client != nil {
+				fmt.Fprintf(out, "  brokers    %s\n", strings.Join(k.brokers, ","))
+			} else {
+				fmt.Fprintf(out, "  inlet      %s; no Kafka\n", s.benchInlet)
+			}
 			if n.server.AdminAddr() != nil {
 				fmt.Fprintf(out, "  metrics    http://%s/metrics\n", n.server.AdminAddr())
 			}
@@ -175,6 +188,7 @@ SIGTERM or Ctrl-C drains: clients are told to go and are sent away over
 	c.flags(f)
 	k.flags(f)
 	s.flags(f)
+	f.StringVar(&s.benchInlet, "bench-inlet", "", "for benchmarks: take ticks from this process's owner at `unix:PATH` (mode 0600), not from Kafka")
 	f.DurationVar(&s.drainWindow, "drain-window", 0, "over how long clients are sent away when the process is told to end")
 	return cmd
 }

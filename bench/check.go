@@ -1,0 +1,211 @@
+package bench
+
+import (
+	"fmt"
+	"strconv"
+	"sync"
+
+	"tickgate/codec"
+	"tickgate/codec/native"
+)
+
+// The checks, as reports name them.
+const (
+	CheckOrder  = "order"  // (epoch, seq) never goes back
+	CheckRepeat = "repeat" // no tick comes twice
+	CheckGap    = "gap"    // a missing trade is told by a drop
+	CheckTotal  = "total"  // totals are sums: they grow by what is traded, and never shrink
+	CheckFinal  = "final"  // when the market has stopped, the newest state is held
+	CheckLedger = "ledger" // the counts of both sides are equal, and add up
+	CheckFrame  = "frame"  // frames can be read, are numbered, and name what was granted
+	CheckOpen   = "open"   // who reads is not closed
+)
+
+// Violation is a promise that was broken, with both values.
+type Violation struct {
+	Check   string `json:"check"`
+	Client  int    `json:"client"`
+	Symbol  string `json:"symbol,omitempty"`
+	Channel string `json:"channel,omitempty"`
+	Got     string `json:"got"`
+	Want    string `json:"want"`
+}
+
+func (v *Violation) String() string {
+	where := "client " + strconv.Itoa(v.Client)
+	if v.Symbol != "" {
+		where += ", " + v.Channel + " of " + v.Symbol
+	}
+	return fmt.Sprintf("%s: %s: got %s; want %s", v.Check, where, v.Got, v.Want)
+}
+
+// violations gathers them from all loops: the first ones whole, the others as
+// a count.
+type violations struct {
+	mu    sync.Mutex
+	first []Violation
+	count map[string]uint64
+}
+
+// violationsKept is as many as a person reads.
+const violationsKept = 100
+
+func (vs *violations) add(v Violation) {
+	vs.mu.Lock()
+	defer vs.mu.Unlock()
+	if vs.count == nil {
+		vs.count = map[string]uint64{}
+	}
+	if vs.count[v.Check]++; len(vs.first) < violationsKept {
+		vs.first = append(vs.first, v)
+	}
+}
+
+func (vs *violations) total() (n uint64) {
+	vs.mu.Lock()
+	defer vs.mu.Unlock()
+	for _, c := range vs.count {
+		n += c
+	}
+	return n
+}
+
+// follower is what a client knows of one symbol: 104 bytes, whatever comes.
+type follower struct {
+	symbol   int32 // of the market; -1: not one of ours
+	id       uint32
+	known    bool // epoch and seq are
+	numbered bool // no is
+	totalled bool // volume and trades are
+	behind   bool
+	anew     bool // it has been asked for again: the next snapshot is where it goes on
+	epoch    int64
+	seq      uint64
+	no       uint64
+	dropped  uint64 // told since the last tick
+	trades   uint64
+	volume   codec.Total
+	price    codec.Decimal
+}
+
+// judge is told of each breach as (check, got, want).
+type judge func(check, got, want string)
+
+func num[T int64 | uint64](n T) string { return fmt.Sprint(n) }
+
+// snapshot begins to follow, or goes on. On trades a client that goes on is
+// sent those since where it was: there the snapshot is no place to go on from.
+func (f *follower) snapshot(u *native.Update, bad judge) {
+	if f.known && !f.behind {
+		switch {
+		case u.Epoch < f.epoch:
+			bad(CheckOrder, "a snapshot of epoch "+num(u.Epoch), "at least "+num(f.epoch))
+		case u.Epoch == f.epoch && u.Seq < f.seq:
+			bad(CheckOrder, "a snapshot of seq "+num(u.Seq), "at least "+num(f.seq))
+		case u.Epoch == f.epoch && u.Channel == codec.ChannelTrades && f.numbered:
+			return
+		}
+	}
+	sameNumbering := f.known && f.epoch == u.Epoch
+	f.known, f.epoch, f.seq, f.behind = true, u.Epoch, u.Seq, false
+	f.no, f.numbered = u.No, u.Channel != codec.ChannelTicker
+	f.totals(u, sameNumbering, bad)
+}
+
+// tick follows a row and returns how many ticks it stands for besides itself.
+func (f *follower) tick(u *native.Update, bad judge) (merged uint64) {
+	switch {
+	case !f.known:
+		bad(CheckFrame, "a tick of seq "+num(u.Seq), "its epoch first")
+	case u.Seq < f.seq:
+		bad(CheckOrder, "seq "+num(u.Seq), "above "+num(f.seq))
+	case u.Seq == f.seq && u.Type == codec.EventTrade:
+		bad(CheckRepeat, "seq "+num(u.Seq)+" again", "above "+num(f.seq))
+	}
+	switch u.Type {
+	case codec.EventTrade:
+		if want := f.no + 1 + f.dropped; f.numbered && u.No != want && u.Seq > f.seq {
+			bad(CheckGap, "trade "+num(u.No)+" after "+num(f.no)+" with "+num(f.dropped)+" drops told", "trade "+num(want))
+		}
+		if f.totalled && f.numbered && u.No == f.no+1 && u.View&(codec.ViewTotals|codec.ViewLast) == codec.ViewTotals|codec.ViewLast && u.Kind == codec.KindTrade {
+			if want := f.volume.AddDecimal(u.Size); u.Volume != want {
+				bad(CheckTotal, "volume "+u.Volume.String(), want.String()+" (the sizes' sum)")
+			}
+			if u.Trades != f.trades+1 {
+				bad(CheckTotal, num(u.Trades)+" trades", num(f.trades+1))
+			}
+		}
+	case codec.EventQuote:
+		if f.numbered && u.No > f.no {
+			merged = u.No - f.no - 1
+		}
+	default:
+		if f.seq > 0 && u.Seq > f.seq {
+			merged = u.Seq - f.seq - 1
+		}
+	}
+	f.totals(u, f.known, bad)
+	f.known, f.seq, f.dropped = true, u.Seq, 0
+	f.no, f.numbered = u.No, u.Type != codec.EventTicker
+	return merged
+}
+
+// totals checks that they do not shrink, if this is the numbering of before.
+func (f *follower) totals(u *native.Update, same bool, bad judge) {
+	if u.View&codec.ViewLast != 0 {
+		f.price = u.Price
+	}
+	if u.View&codec.ViewTotals == 0 {
+		return
+	}
+	takesBack := u.Type == codec.EventTrade && u.Kind != codec.KindTrade
+	if same && f.totalled && !takesBack { // no market here takes back what a ticker could have merged
+		if u.Trades < f.trades {
+			bad(CheckTotal, num(u.Trades)+" trades", "at least "+num(f.trades))
+		}
+		if !u.Volume.Lost() && u.Volume.Cmp(f.volume) < 0 {
+			bad(CheckTotal, "volume "+u.Volume.String(), "at least "+f.volume.String())
+		}
+	}
+	f.totalled, f.trades, f.volume = true, u.Trades, u.Volume
+}
+
+// reset begins a numbering anew.
+func (f *follower) reset(epoch int64, bad judge) {
+	if f.known && epoch <= f.epoch {
+		bad(CheckOrder, "a reset to epoch "+num(epoch), "above "+num(f.epoch))
+	}
+	*f = follower{symbol: f.symbol, id: f.id, known: true, epoch: epoch}
+}
+
+// holds tells whether f is what the market made, as far as the channel and the
+// view tell; got and want if not.
+func (f *follower) holds(c codec.Channel, v codec.View, s *codec.State) (got, want string, ok bool) {
+	switch c {
+	case codec.ChannelTrades:
+		if s.TradeNo > 0 && f.no != s.TradeNo {
+			return "trade " + num(f.no), "trade " + num(s.TradeNo), false
+		}
+	case codec.ChannelQuotes:
+		if f.no != s.QuoteNo {
+			return "quote " + num(f.no), "quote " + num(s.QuoteNo), false
+		}
+		return "", "", true
+	default:
+		if f.seq != s.Seq {
+			return "seq " + num(f.seq), "seq " + num(s.Seq), false
+		}
+	}
+	if v&codec.ViewLast != 0 && f.price.Cmp(s.Last.Price) != 0 {
+		return "price " + f.price.String(), s.Last.Price.String(), false
+	}
+	if v&codec.ViewTotals != 0 {
+		if f.trades != s.Trades {
+			return num(f.trades) + " trades", num(s.Trades), false
+		}
+		if f.volume != s.Volume {
+			return "volume " + f.volume.String(), s.Volume.String(), false
+		}
+	}
+	return "", "", true
+}

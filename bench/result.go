@@ -1,0 +1,285 @@
+package bench
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"sort"
+	"time"
+
+	"github.com/HdrHistogram/hdrhistogram-go"
+)
+
+// ResultVersion is that of the JSON below.
+const ResultVersion = 1
+
+// Result is one scenario on one target, some times over.
+type Result struct {
+	Version  int       `json:"version"`
+	Scenario *Scenario `json:"scenario"`
+	Target   string    `json:"target"`
+	Commit   string    `json:"commit,omitempty"`
+	Command  string    `json:"command"`
+	Started  time.Time `json:"started"`
+	Machine  Machine   `json:"machine"`
+	Runs     []*Run    `json:"runs"`
+}
+
+// Run is one run. Times are milliseconds, rates are of seconds.
+type Run struct {
+	// Invalid says why this run tells nothing: this program was too slow.
+	Invalid string `json:"invalid,omitempty"`
+
+	Clients       int     `json:"clients"`
+	Subscriptions int     `json:"subscriptions"`
+	Seconds       float64 `json:"seconds"` // measured
+
+	Made   uint64  `json:"made"`    // ticks, while measuring
+	Lag    Spread  `json:"lag_ms"`  // of the schedule, the sink's waiting apart
+	Waited float64 `json:"sink_ms"` // that the sink waited, in all
+
+	Age     Spread `json:"age_ms"`         // received - due, of every delivered tick
+	Ingest  Spread `json:"age_ingest_ms"`  // taken by the gateway - due
+	Gateway Spread `json:"age_gateway_ms"` // sent - taken
+	Wire    Spread `json:"age_wire_ms"`    // received - sent
+	// Negative counts ages below zero: a clock problem.
+	Negative uint64 `json:"negative_ages,omitempty"`
+
+	Delivered uint64 `json:"delivered"`
+	Merged    uint64 `json:"merged"`
+	Dropped   uint64 `json:"dropped"`
+	Snapshots uint64 `json:"snapshots"`
+	Frames    uint64 `json:"frames"`
+	Messages  uint64 `json:"messages"` // of the WebSocket
+	Bytes     uint64 `json:"bytes"`
+
+	Processes map[string]Usage `json:"processes"` // while measuring; of the target
+	Self      Usage            `json:"self"`      // this program, while measuring
+	Batch     Spread           `json:"batch_ms"`  // one look of an event loop
+
+	Connect *Connect `json:"connect,omitempty"`
+	Memory  *Memory  `json:"memory,omitempty"`
+	Sleep   *Sleep   `json:"sleep,omitempty"`
+	Peak    *Peak    `json:"overload,omitempty"`
+	Floor   *Floor   `json:"floor,omitempty"`
+
+	Timeline []Second `json:"timeline"`
+
+	Checks Checks `json:"checks"`
+}
+
+// Spread is a distribution.
+type Spread struct {
+	Count int64   `json:"count"`
+	P50   float64 `json:"p50"`
+	P90   float64 `json:"p90"`
+	P99   float64 `json:"p99"`
+	P999  float64 `json:"p999"`
+	Max   float64 `json:"max"`
+	// Steps are (value, share at or below) pairs for a plot.
+	Steps [][2]float64 `json:"steps,omitempty"`
+}
+
+func spreadOf(h *hdrhistogram.Histogram, steps bool) Spread {
+	ms := func(v int64) float64 { return float64(v) / 1000 }
+	s := Spread{Count: h.TotalCount(), P50: ms(h.ValueAtQuantile(50)), P90: ms(h.ValueAtQuantile(90)),
+		P99: ms(h.ValueAtQuantile(99)), P999: ms(h.ValueAtQuantile(99.9)), Max: ms(h.Max())}
+	if steps {
+		for _, b := range h.CumulativeDistribution() {
+			s.Steps = append(s.Steps, [2]float64{ms(b.ValueAt), b.Quantile})
+		}
+	}
+	return s
+}
+
+// Second is a second of a run.
+type Second struct {
+	At        float64 `json:"at"` // since measuring began
+	Made      uint64  `json:"made"`
+	Delivered uint64  `json:"delivered"`
+	Merged    uint64  `json:"merged"`
+	Dropped   uint64  `json:"dropped"`
+	AgeP50    float64 `json:"age_p50_ms"`
+	AgeP99    float64 `json:"age_p99_ms"`
+	CPU       float64 `json:"cpu"` // of the target, in cores
+	RSS       int64   `json:"rss_bytes"`
+}
+
+// Connect is how clients came in.
+type Connect struct {
+	Seconds   float64 `json:"seconds"`
+	PerSecond float64 `json:"per_second"`
+	Settle    Spread  `json:"settle_ms"` // from connecting to the last snapshot
+	Refused   int64   `json:"refused"`   // and tried again
+	CPU       float64 `json:"cpu_seconds"`
+}
+
+// Memory is what clients cost that are only there.
+type Memory struct {
+	Clients        []int   `json:"clients"`
+	RSS            []int64 `json:"rss_bytes"`
+	BytesPerClient float64 `json:"bytes_per_client"` // slope from the first to the last
+}
+
+// Sleep is how soon clients that slept were current.
+type Sleep struct {
+	Clients    int     `json:"clients"`
+	BytesP50   uint64  `json:"bytes_p50"` // read until what came was sent after it woke
+	BytesMax   uint64  `json:"bytes_max"`
+	WaitMaxMs  float64 `json:"wait_max_ms"`
+	NotCurrent int     `json:"not_current"`
+}
+
+// Peak is what overload found.
+type Peak struct {
+	Rate       float64 `json:"rate"`        // ticks a second that were served in time
+	Asked      float64 `json:"asked"`       // then
+	RecoverMs  float64 `json:"recover_ms"`  // until the age was as before
+	RecoverAge float64 `json:"recover_age"` // p99 in ms, afterwards
+}
+
+// Floor is the same messages written by a bare program.
+type Floor struct {
+	CPUPerFrame float64 `json:"cpu_us_per_frame"`
+	Frames      uint64  `json:"frames"`
+	Ratio       float64 `json:"ratio"` // the target's CPU per message over it
+}
+
+// Checks are what was looked at while measuring, and what was found.
+type Checks struct {
+	Finals     int               `json:"finals"`  // subscriptions whose final state was compared
+	Ledgers    int               `json:"ledgers"` // sessions whose counts were compared
+	Counts     map[string]uint64 `json:"violations,omitempty"`
+	Violations []Violation       `json:"first_violations,omitempty"`
+}
+
+// Metric is one number of a run.
+type Metric struct {
+	Name   string
+	Unit   string
+	Higher bool // is better
+	Value  float64
+}
+
+// Metrics are the numbers of a run that two results are compared by.
+func (r *Run) Metrics() []Metric {
+	var list []Metric
+	add := func(name, unit string, higher bool, v float64) {
+		list = append(list, Metric{name, unit, higher, v})
+	}
+	if r.Age.Count > 0 {
+		add("age p50", "ms", false, r.Age.P50)
+		add("age p99", "ms", false, r.Age.P99)
+	}
+	if r.Seconds > 0 {
+		add("delivered", "ticks/s", true, float64(r.Delivered)/r.Seconds)
+	}
+	cpu := r.CPU().Seconds()
+	if r.Delivered > 0 && cpu > 0 {
+		add("CPU per million ticks", "s", false, cpu/float64(r.Delivered)*1e6)
+		add("ticks per CPU second", "M", true, float64(r.Delivered)/cpu/1e6)
+		add("bytes per tick", "B", false, float64(r.Bytes)/float64(r.Delivered))
+	}
+	if r.Messages > 0 && cpu > 0 {
+		add("CPU per frame", "us", false, cpu/float64(r.Messages)*1e6)
+	}
+	if r.Floor != nil {
+		add("CPU over the floor", "x", false, r.Floor.Ratio)
+	}
+	if r.Memory != nil {
+		add("memory per client", "B", false, r.Memory.BytesPerClient)
+	}
+	if r.Connect != nil && r.Connect.Seconds > 0 {
+		add("settled p99", "ms", false, r.Connect.Settle.P99)
+	}
+	if r.Sleep != nil {
+		add("bytes until current", "B", false, float64(r.Sleep.BytesMax))
+	}
+	if r.Peak != nil {
+		add("served in time", "ticks/s", true, r.Peak.Rate)
+		add("recovered", "ms", false, r.Peak.RecoverMs)
+	}
+	return list
+}
+
+// CPU is what all of the target's processes used.
+func (r *Run) CPU() (sum time.Duration) {
+	for _, u := range r.Processes {
+		sum += u.CPU
+	}
+	return sum
+}
+
+// Valid are the runs that count.
+func (r *Result) Valid() []*Run {
+	var list []*Run
+	for _, run := range r.Runs {
+		if run.Invalid == "" {
+			list = append(list, run)
+		}
+	}
+	return list
+}
+
+// Median is the median of a metric over the valid runs.
+func (r *Result) Median(name string) (Metric, bool) {
+	var found Metric
+	var values []float64
+	for _, run := range r.Valid() {
+		for _, m := range run.Metrics() {
+			if m.Name == name {
+				found = m
+				values = append(values, m.Value)
+			}
+		}
+	}
+	found.Value = median(values)
+	return found, len(values) > 0
+}
+
+func median(v []float64) float64 {
+	if len(v) == 0 {
+		return 0
+	}
+	s := append([]float64(nil), v...)
+	sort.Float64s(s)
+	if n := len(s); n%2 == 0 {
+		return (s[n/2-1] + s[n/2]) / 2
+	}
+	return s[len(s)/2]
+}
+
+// resultBytesMax bounds a result file that is read.
+const resultBytesMax = 64 << 20
+
+// ReadResult reads a result file.
+func ReadResult(path string) (*Result, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, err
+	}
+	if info.Size() > resultBytesMax {
+		return nil, fmt.Errorf("%s: %d bytes; a result has at most %d", path, info.Size(), resultBytesMax)
+	}
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	var r Result
+	if err := json.Unmarshal(b, &r); err != nil {
+		return nil, fmt.Errorf("%s is no result of tickbench: %w", path, err)
+	}
+	if r.Version != ResultVersion || r.Scenario == nil || len(r.Runs) == 0 {
+		return nil, fmt.Errorf("%s is no result of tickbench, version %d", path, ResultVersion)
+	}
+	return &r, nil
+}
+
+// Write writes the result to a file.
+func (r *Result) Write(path string) error {
+	b, err := json.MarshalIndent(r, "", " ")
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(path, append(b, '\n'), 0o644)
+}

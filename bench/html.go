@@ -67,7 +67,10 @@ func WriteHTML(w io.Writer, results []*Result) error {
 		}
 	}
 	t, err := template.New("report").Funcs(template.FuncMap{"runs": func(r *Result) string {
-		text := fmt.Sprintf("%d runs", len(r.Runs))
+		text := "1 run"
+		if len(r.Runs) != 1 {
+			text = fmt.Sprintf("%d runs", len(r.Runs))
+		}
 		if bad := len(r.Runs) - len(r.Valid()); bad > 0 {
 			text += fmt.Sprintf(", %d of them invalid", bad)
 		}
@@ -157,11 +160,15 @@ func (s *reportScenario) draw() error {
 			p.Y.Min = 0
 		}
 		drawn := 0
+		low, high := math.Inf(1), math.Inf(-1)
 		for _, l := range lines {
 			if len(l.xys) == 0 {
 				continue
 			}
 			drawn++
+			for _, xy := range l.xys {
+				low, high = min(low, xy.Y), max(high, xy.Y)
+			}
 			made, err := plotter.NewLine(l.xys)
 			if err != nil {
 				return err
@@ -176,6 +183,14 @@ func (s *reportScenario) draw() error {
 		}
 		if drawn == 0 {
 			return nil
+		}
+		if logs { // whole decades, so that there are numbers at the axis
+			p.Y.Min, p.Y.Max = math.Pow(10, math.Floor(math.Log10(low))), math.Pow(10, math.Ceil(math.Log10(high)))
+			if p.Y.Min == p.Y.Max {
+				p.Y.Max *= 10
+			}
+		} else {
+			p.Y.Max = max(1.1*high, p.Y.Max)
 		}
 		c := vgsvg.New(16*vg.Centimeter, 9*vg.Centimeter)
 		p.Draw(draw.New(c))

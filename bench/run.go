@@ -35,6 +35,10 @@ type Options struct {
 	// Floor measures the same messages written by a bare program, which is
 	// started by this command line.
 	Floor []string
+	// CatchUp bounds the time in which every client must hold the final state
+	// once the market has stopped: a line that was slow has 64 KiB to read, and
+	// who owed nothing may wait as long as it asked for. Defaults to 20s.
+	CatchUp time.Duration
 	// Seed decides which client watches what, and all prices.
 	Seed uint64
 	// Progress is told what goes on.
@@ -65,10 +69,6 @@ const (
 
 	// inFlight is how many connections may be on their way at once.
 	inFlight = 512
-
-	// catchUp bounds the time in which every client must hold the final state
-	// once the market has stopped. A line that was slow has 64 KiB to read.
-	catchUp = 20 * time.Second
 
 	// answerTime bounds the wait for ledgers.
 	answerTime = 10 * time.Second
@@ -101,6 +101,7 @@ func Do(ctx context.Context, s *Scenario, t *Target, o Options) (_ *Run, err err
 		}
 	}
 	o.Loops = cmp.Or(o.Loops, 1)
+	o.CatchUp = cmp.Or(o.CatchUp, 20*time.Second)
 	if s.Market.File != "" {
 		o.Kafka = true
 	}
@@ -375,6 +376,9 @@ func (r *runner) connect(ctx context.Context, from, to int) error {
 		}
 	}
 	took := time.Since(began)
+	if err := r.granted(ctx); err != nil {
+		return err
+	}
 	after, err := r.in.usage()
 	if err != nil {
 		return err
@@ -386,6 +390,44 @@ func (r *runner) connect(ctx context.Context, from, to int) error {
 	}
 	r.result.Connect = c
 	return nil
+}
+
+// granted waits until every client has all that it asked for: what a gateway had
+// not heard of when it was asked, it tells later.
+func (r *runner) granted(ctx context.Context) error {
+	if r.source == nil {
+		return nil
+	}
+	began := time.Now()
+	for {
+		var missing atomic.Int64
+		r.swarm.each(func(l *loop) {
+			for _, c := range l.clients {
+				want := len(c.watch)
+				if c.watch == nil {
+					want = len(r.swarm.symbols)
+				}
+				for i := range c.subs {
+					if c.subs[i].known && c.subs[i].seq > 0 {
+						want--
+					}
+				}
+				missing.Add(int64(max(0, want)))
+			}
+		})
+		if missing.Load() == 0 {
+			return nil
+		}
+		if time.Since(began) > connectTime {
+			return fmt.Errorf("%d symbols that clients asked for have not come within %v", missing.Load(), connectTime)
+		}
+		r.status("waiting for symbols", 0)
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
 }
 
 // wait waits and says so.
@@ -661,7 +703,8 @@ func (r *runner) settle(ctx context.Context) error {
 		}
 		l.slow = nil
 	})
-	deadline := time.Now().Add(catchUp)
+	began := time.Now()
+	deadline := began.Add(r.o.CatchUp)
 	var late atomic.Int64
 	for {
 		late.Store(0)
@@ -673,14 +716,14 @@ func (r *runner) settle(ctx context.Context) error {
 				}
 				for i := range c.subs {
 					if state, ok := final(&c.subs[i]); ok && c.settled {
-						if _, _, ok := c.subs[i].holds(c.channel, c.terms0(), state); !ok {
+						if _, _, ok := c.subs[i].holds(c.channel, c.shown(), state); !ok {
 							late.Add(1)
 						}
 					}
 				}
 			}
 		})
-		if late.Load() == 0 && time.Now().After(deadline.Add(-catchUp+300*time.Millisecond)) || time.Now().After(deadline) {
+		if late.Load() == 0 && time.Since(began) > 300*time.Millisecond || time.Now().After(deadline) {
 			break
 		}
 		r.status("catching up", 1)
@@ -708,7 +751,7 @@ func (r *runner) settle(ctx context.Context) error {
 					continue
 				}
 				finals.Add(1)
-				if got, want, ok := f.holds(c.channel, c.terms0(), state); !ok {
+				if got, want, ok := f.holds(c.channel, c.shown(), state); !ok {
 					c.fault(CheckFinal, f, got, want)
 				}
 			}
@@ -762,8 +805,8 @@ func (r *runner) finals() func(f *follower) (*codec.State, bool) {
 	return func(f *follower) (*codec.State, bool) { s, ok := best[f.id]; return s, ok }
 }
 
-// terms0 is the view that the client is sent.
-func (c *client) terms0() codec.View {
+// shown is the view that the client is sent.
+func (c *client) shown() codec.View {
 	if c.view != 0 {
 		return c.view
 	}

@@ -34,8 +34,8 @@ type runSettings struct {
 	repeats     int
 	inlet       string
 	brokers     string
-	serverCores []int
-	clientCores []int
+	serverCores string
+	clientCores string
 	loops       int
 	tickgate    string
 	peers       string
@@ -80,8 +80,8 @@ Exit codes: 0 all is well, 1 something failed or a check found a violation,
 	f.IntVar(&s.repeats, "repeats", 1, "how many times each target is run, in turn")
 	f.StringVar(&s.inlet, "inlet", "unix", "how ticks come in: unix, past Kafka, or kafka, the whole way")
 	f.StringVar(&s.brokers, "brokers", "", "a Kafka that runs already, for --inlet kafka; one is started by default")
-	f.IntSliceVar(&s.serverCores, "server-cores", defaultCores(0), "cores of the target")
-	f.IntSliceVar(&s.clientCores, "client-cores", defaultCores(1), "cores of the clients")
+	f.StringVar(&s.serverCores, "server-cores", defaultCores("0"), "cores of the target, such as 0 or 0,2; any leaves it to the kernel")
+	f.StringVar(&s.clientCores, "client-cores", defaultCores("1"), "cores of the clients")
 	f.IntVar(&s.loops, "loops", 1, "event loops that the clients share")
 	f.StringVar(&s.tickgate, "tickgate", "", "`PATH` of tickgate; beside this program, or built, by default")
 	f.StringVar(&s.peers, "peers", "", "`PATH` of the peers' program; built from bench/peers by default")
@@ -96,11 +96,28 @@ Exit codes: 0 all is well, 1 something failed or a check found a violation,
 
 // defaultCores gives the target the first core and the clients the second, if
 // there are two.
-func defaultCores(which int) []int {
+func defaultCores(which string) string {
 	if runtime.NumCPU() < 2 {
-		return nil
+		return anyCore
 	}
-	return []int{which}
+	return which
+}
+
+const anyCore = "any"
+
+// cores reads --server-cores or --client-cores.
+func cores(flag, text string) (list []int, err error) {
+	if text == anyCore {
+		return nil, nil
+	}
+	for part := range strings.SplitSeq(text, ",") {
+		n, err := strconv.Atoi(part)
+		if err != nil || n < 0 || n >= 1024 {
+			return nil, fmt.Errorf("%w: --%s %q: want numbers of cores, or %s", errUsage, flag, text, anyCore)
+		}
+		list = append(list, n)
+	}
+	return list, nil
 }
 
 func (s *runSettings) run(cmd *cobra.Command, name string) error {
@@ -123,6 +140,14 @@ func (s *runSettings) run(cmd *cobra.Command, name string) error {
 	case len(s.targets) == 0:
 		return fmt.Errorf("%w: --target is empty", errUsage)
 	}
+	server, err := cores("server-cores", s.serverCores)
+	if err != nil {
+		return err
+	}
+	clients, err := cores("client-cores", s.clientCores)
+	if err != nil {
+		return err
+	}
 	dir, err := os.MkdirTemp("", "tickbench-bin-")
 	if err != nil {
 		return err
@@ -142,7 +167,7 @@ func (s *runSettings) run(cmd *cobra.Command, name string) error {
 	}
 	progress := newProgress(cmd.ErrOrStderr(), s.quiet)
 	o := bench.Options{
-		ServerCores: s.serverCores, ClientCores: s.clientCores, Loops: s.loops, Seed: s.seed,
+		ServerCores: server, ClientCores: clients, Loops: s.loops, Seed: s.seed,
 		Kafka: s.inlet == "kafka", KafkaSink: kafkaSink, Progress: progress.update,
 		Replay: s.replayer(dir),
 	}

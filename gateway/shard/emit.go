@@ -229,6 +229,11 @@ func (s *Shard) emit(se *Session, sub *subscription) bool {
 	if sub.cursor == head {
 		return true
 	}
+	if sub.first && sub.delivered == 0 && sub.snapshots == 0 {
+		// It stands for no others: a client cannot tell how many came before
+		// the first that it is sent, so none of them was offered.
+		sub.cursor, sub.start = head-1, head-1
+	}
 	row := s.stateRow(se, sub, head)
 	if !s.add(se, row, 1) {
 		return false

@@ -1,0 +1,409 @@
+package bench
+
+import (
+	"bytes"
+	"context"
+	"encoding/xml"
+	"math"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"tickgate/codec"
+	"tickgate/codec/native"
+)
+
+func TestBuiltinScenarios(t *testing.T) {
+	all, err := Scenarios()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(all) < 15 {
+		t.Errorf("%d scenarios", len(all))
+	}
+	for _, s := range all {
+		if found, err := FindScenario(s.Name); err != nil || found.About != s.About {
+			t.Errorf("%s: %v", s.Name, err)
+		}
+	}
+}
+
+func TestScenarioFaults(t *testing.T) {
+	const whole = `
+name: x
+about: y
+market: {symbols: 10, rate: 100}
+clients: [{count: 5, channel: trades, watch: {kind: all}}]
+measure: 1s
+`
+	if _, err := ParseScenario([]byte(whole)); err != nil {
+		t.Fatal(err)
+	}
+	for name, tt := range map[string]struct{ from, to, want string }{
+		"unknown key":         {"about: y", "about: y\nabuot: z", "abuot"},
+		"no name":             {"name: x", "", "name and about"},
+		"too many clients":    {"count: 5", "count: 1000000", "clients[0].count"},
+		"no client":           {"count: 5", "count: 0", "clients[0].count"},
+		"no such channel":     {"channel: trades", "channel: books", "ticker, quotes or trades"},
+		"no such watch":       {"kind: all", "kind: some", "watch.kind"},
+		"watch beyond market": {"kind: all", "kind: random, count: 11", "watch.count"},
+		"no such behaviour":   {"watch: {kind: all}", "watch: {kind: all}, does: {kind: dances}", "does.kind"},
+		"slow without a rate": {"watch: {kind: all}", "watch: {kind: all}, does: {kind: slow}", "bytes_per_second"},
+		"endless":             {"measure: 1s", "measure: 100h", "at most 600 s"},
+		"no time":             {"measure: 1s", "measure: 0", "measure above 0"},
+		"no duration":         {"measure: 1s", "measure: soon", "soon"},
+		"rate":                {"rate: 100", "rate: 100000000", "market.rate"},
+		"share":               {"rate: 100", "rate: 100, quotes: 1.5", "market.quotes"},
+		"steps":               {"measure: 1s", "measure: 1s\nsteps: [1, 2]", "the last one to be the group's count"},
+		"no YAML":             {"market: {", "market: {{", "did not find expected"},
+	} {
+		text := strings.Replace(whole, tt.from, tt.to, 1)
+		if _, err := ParseScenario([]byte(text)); err == nil || !strings.Contains(err.Error(), tt.want) {
+			t.Errorf("%s: %v; want %q in it", name, err, tt.want)
+		}
+	}
+	if _, err := FindScenario("no-such"); err == nil || !strings.Contains(err.Error(), "fan-out") {
+		t.Errorf("%v; want the list of those that there are", err)
+	}
+}
+
+// FuzzScenario: no bytes panic, and what is read is within its bounds.
+func FuzzScenario(f *testing.F) {
+	files, _ := filepath.Glob("scenarios/*.yaml")
+	for _, path := range files {
+		b, err := os.ReadFile(path)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(b)
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		s, err := ParseScenario(b)
+		if err != nil {
+			return
+		}
+		n := 0
+		for i := range s.Clients {
+			n += s.Clients[i].Count
+		}
+		if n < 1 || n > clientsMax || s.Market.Rate > rateMax || s.Market.Symbols > symbolsMax {
+			t.Errorf("%d clients, %+v", n, s.Market)
+		}
+	})
+}
+
+func TestWatch(t *testing.T) {
+	rng := rand.New(rand.NewPCG(1, 1))
+	weights := make([]float64, 100)
+	for i := range weights {
+		weights[i] = 1 / float64(i+1)
+	}
+	zipf := newAlias(weights)
+	counts := make([]int, 100)
+	for _, w := range []Watch{{Kind: "random", Count: 10}, {Kind: "random", Count: 90}, {Kind: "zipf", Count: 10}, {Kind: "same", Count: 3}} {
+		for range 100 {
+			list := w.of(100, rng, &zipf)
+			seen := map[int32]bool{}
+			for _, i := range list {
+				if seen[i] || i < 0 || i >= 100 {
+					t.Fatalf("%+v: %v", w, list)
+				}
+				seen[i] = true
+				if w.Kind == "zipf" {
+					counts[i]++
+				}
+			}
+			if len(list) != w.Count {
+				t.Fatalf("%+v: %d symbols", w, len(list))
+			}
+		}
+	}
+	if counts[0] < 2*counts[20] {
+		t.Errorf("the first symbol was asked for %d times, the 21st %d times", counts[0], counts[20])
+	}
+	if list := (&Watch{Kind: "all"}).of(100, rng, nil); list != nil {
+		t.Errorf("all: %v; want nil", list)
+	}
+}
+
+// TestAlias: draws are as frequent as their weights say.
+func TestAlias(t *testing.T) {
+	a := newAlias([]float64{1, 2, 3, 0, 4})
+	rng := rand.New(rand.NewPCG(1, 1))
+	counts := make([]int, 5)
+	for range 100_000 {
+		counts[a.draw(rng)]++
+	}
+	for i, want := range []int{10_000, 20_000, 30_000, 0, 40_000} {
+		if math.Abs(float64(counts[i]-want)) > 1000 {
+			t.Errorf("%d was drawn %d times; want about %d", i, counts[i], want)
+		}
+	}
+}
+
+func TestIDIndex(t *testing.T) {
+	var x idIndex
+	if _, ok := x.get(5); ok {
+		t.Error("found in nothing")
+	}
+	for i := range uint32(1000) {
+		x.set(i*7, int32(i))
+	}
+	x.set(7, 42)
+	for i := range uint32(1000) {
+		want := int32(i)
+		if i == 1 {
+			want = 42
+		}
+		if at, ok := x.get(i * 7); !ok || at != want {
+			t.Fatalf("%d: %d, %v", i*7, at, ok)
+		}
+		if _, ok := x.get(i*7 + 1); ok {
+			t.Fatalf("%d was never set", i*7+1)
+		}
+	}
+}
+
+// TestMarketAddsUp: what a source made is what its states say.
+func TestMarketAddsUp(t *testing.T) {
+	var sink adder
+	s := newSource(Market{Symbols: 3, Rate: 100, Quotes: 0.5}, &sink, 1, time.Unix(1, 0))
+	if err := s.seed(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for i := range 1000 {
+		s.make(i%3, codec.KindTrade+codec.Kind(i%2), int64(i))
+	}
+	if sink.n != 1006 || s.made.Load() != 1006 {
+		t.Errorf("%d ticks; want 1006", sink.n)
+	}
+	for i := range s.states {
+		st := &s.states[i]
+		if st.Seq != st.TradeNo+st.QuoteNo || st.Trades != st.TradeNo || st.Volume != sink.volume[s.symbols[i]] {
+			t.Errorf("%s: %+v; want volume %v", s.symbols[i], st, sink.volume[s.symbols[i]])
+		}
+	}
+}
+
+// adder sums what it is given.
+type adder struct {
+	n      int
+	volume map[string]codec.Total
+}
+
+func (a *adder) Add(t *Tick) {
+	a.n++
+	if a.volume == nil {
+		a.volume = map[string]codec.Total{}
+	}
+	if t.Kind == codec.KindTrade {
+		a.volume[t.Symbol] = a.volume[t.Symbol].AddDecimal(t.State.Last.Size)
+	}
+}
+func (*adder) Flush(context.Context) error { return nil }
+
+func runWith(values ...float64) *Result {
+	r := &Result{Version: ResultVersion, Scenario: &Scenario{Name: "x", About: "y"}, Target: "t", Started: time.Unix(0, 0).UTC()}
+	for _, v := range values {
+		r.Runs = append(r.Runs, &Run{Seconds: 1, Delivered: 1000, Messages: 1000, Bytes: 5,
+			Age:       Spread{Count: 1, P50: v, P99: 2 * v, Steps: [][2]float64{{v, 50}, {2 * v, 99}}},
+			Processes: map[string]Usage{"gateway": {CPU: time.Second}},
+			Timeline:  []Second{{At: 1, Delivered: 10, AgeP50: v, AgeP99: 2 * v, CPU: 1}, {At: 2, Delivered: 20, AgeP50: v, AgeP99: v}}})
+	}
+	return r
+}
+
+func TestCompare(t *testing.T) {
+	noisy := runWith(10, 11, 9, 10.5, 9.5, 10, 10.2)
+	for name, tt := range map[string]struct {
+		after *Result
+		want  Verdict
+	}{
+		"noise":  {runWith(10.1, 9.2, 11, 9.9, 10.4, 9.6, 10.3), Same},
+		"slower": {runWith(14, 15, 14.5, 13.8, 14.1, 15.2, 14.4), Worse},
+		"faster": {runWith(5, 5.2, 5.1, 4.9, 4.8, 5.3, 5), Better},
+		"few":    {runWith(5, 5.2), Unknown},
+	} {
+		changes, err := Compare(noisy, tt.after)
+		if err != nil {
+			t.Fatal(err)
+		}
+		found := false
+		for _, c := range changes {
+			if c.Name == "age p50" {
+				found = true
+				if c.Verdict != tt.want {
+					t.Errorf("%s: %s (%.2f to %.2f); want %s", name, c.Verdict, c.Low, c.High, tt.want)
+				}
+			}
+			if c.Name == "CPU per frame" && c.Verdict != Same && tt.want != Unknown {
+				t.Errorf("%s: what is equal is %s", name, c.Verdict)
+			}
+		}
+		if !found {
+			t.Errorf("%s: no age among %v", name, changes)
+		}
+	}
+	invalid := runWith(1)
+	invalid.Runs[0].Invalid = "too slow"
+	if _, err := Compare(noisy, invalid); err == nil {
+		t.Error("an invalid run was compared")
+	}
+}
+
+// TestReportNeedsNothing: the file names nothing that a browser would fetch, and
+// its pictures are whole.
+func TestReportNeedsNothing(t *testing.T) {
+	bad := runWith(3, 4)
+	bad.Target = "<script>"
+	bad.Runs[0].Checks = Checks{Counts: map[string]uint64{"gap": 1}, Violations: []Violation{{Check: "gap", Symbol: "<b>"}}}
+	var b bytes.Buffer
+	if err := WriteHTML(&b, []*Result{runWith(1, 2, 3), bad}); err != nil {
+		t.Fatal(err)
+	}
+	text := b.String()
+	for _, odd := range []string{"src=", "<link", "@import", "<script", "url(", "<b>"} {
+		if strings.Contains(text, odd) {
+			t.Errorf("%q in the report", odd)
+		}
+	}
+	for _, want := range []string{"age p99, ms", "violations", "Age at the client", "Memory of the target"} {
+		if !strings.Contains(text, want) {
+			t.Errorf("no %q in the report", want)
+		}
+	}
+	if n := strings.Count(text, "<svg"); n != 5 {
+		t.Errorf("%d plots; want 5", n)
+	}
+	svg := text[strings.Index(text, "<svg"):]
+	if err := xml.Unmarshal([]byte(svg[:strings.Index(svg, "</svg>")+6]), new(struct{})); err != nil {
+		t.Errorf("a plot is no XML: %v", err)
+	}
+}
+
+func TestResultFiles(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "r.json")
+	if err := runWith(1, 2).Write(path); err != nil {
+		t.Fatal(err)
+	}
+	r, err := ReadResult(path)
+	if err != nil || len(r.Runs) != 2 || r.Runs[1].Age.P50 != 2 {
+		t.Fatalf("%+v, %v", r, err)
+	}
+	for name, text := range map[string]string{"empty": "", "not JSON": "hello", "another thing": "{}", "no runs": `{"version":1,"scenario":{"name":"x"}}`} {
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := ReadResult(path); err == nil || !strings.Contains(err.Error(), "no result of tickbench") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// TestFollower: each breach is told by its check, and what is right by none.
+func TestFollower(t *testing.T) {
+	trade := func(seq, no uint64, size, volume string) native.Update {
+		v, err := codec.ParseTotal([]byte(volume))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return native.Update{Type: codec.EventTrade, Channel: codec.ChannelTrades, Kind: codec.KindTrade, View: codec.ViewLast | codec.ViewTotals,
+			Seq: seq, No: no, Size: codec.MustDecimal(size), Price: codec.MustDecimal("1"), Volume: v, Trades: no}
+	}
+	snapshot := func(seq, no uint64, volume string) native.Update {
+		u := trade(seq, no, "1", volume)
+		u.Type, u.Epoch = codec.EventSnapshot, 1
+		return u
+	}
+	for name, tt := range map[string]struct {
+		rows []native.Update
+		want []string
+	}{
+		"right":          {[]native.Update{snapshot(10, 5, "7"), trade(11, 6, "1", "8"), trade(13, 7, "0.5", "8.5")}, nil},
+		"no snapshot":    {[]native.Update{trade(11, 6, "1", "8")}, []string{CheckFrame}},
+		"missing":        {[]native.Update{snapshot(10, 5, "7"), trade(12, 7, "1", "9")}, []string{CheckGap}},
+		"again":          {[]native.Update{snapshot(10, 5, "7"), trade(11, 6, "1", "8"), trade(11, 6, "1", "8")}, []string{CheckRepeat}},
+		"back":           {[]native.Update{snapshot(10, 5, "7"), trade(9, 6, "1", "8")}, []string{CheckOrder}},
+		"sum":            {[]native.Update{snapshot(10, 5, "7"), trade(11, 6, "1", "8.5")}, []string{CheckTotal}},
+		"shrinks":        {[]native.Update{snapshot(10, 5, "7"), trade(13, 8, "1", "6")}, []string{CheckGap, CheckTotal}},
+		"older snapshot": {[]native.Update{snapshot(10, 5, "7"), snapshot(9, 5, "7")}, []string{CheckOrder}},
+		"newer snapshot": {[]native.Update{snapshot(10, 5, "7"), snapshot(12, 6, "8")}, nil},
+		"snapshot shrinks": {[]native.Update{snapshot(10, 5, "7"), func() native.Update {
+			u := snapshot(12, 6, "6")
+			u.Channel = codec.ChannelTicker
+			return u
+		}()}, []string{CheckTotal}},
+	} {
+		var f follower
+		var got []string
+		bad := func(check, _, _ string) { got = append(got, check) }
+		for i := range tt.rows {
+			if tt.rows[i].Type == codec.EventSnapshot {
+				f.snapshot(&tt.rows[i], bad)
+			} else {
+				f.tick(&tt.rows[i], bad)
+			}
+		}
+		if strings.Join(got, " ") != strings.Join(tt.want, " ") {
+			t.Errorf("%s: %v; want %v", name, got, tt.want)
+		}
+	}
+}
+
+// TestFloorFrames: the bare program's frames are as long as it was told.
+func TestFloorFrames(t *testing.T) {
+	buf := make([]byte, 100_000)
+	for _, size := range []int{2, 10, 127, 130, 200, 65_000, 65_539, 65_546, 100_000} {
+		b := frameOf(buf, size)
+		if len(b) != size {
+			t.Fatalf("%d bytes; want %d", len(b), size)
+		}
+		c := &client{phase: phaseOpen, speaker: deafSpeaker{}, loop: &loop{window: newWindow(), swarm: &swarm{}}, group: &Group{}}
+		if used := c.parse(b); used != size || c.loop.window.messages != 1 {
+			t.Errorf("%d bytes: %d used, %d messages", size, used, c.loop.window.messages)
+		}
+	}
+}
+
+func TestTraceFiles(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "trace")
+	want := []traceRow{{1, 0, 10}, {2, 5, 70_000}}
+	if err := writeTrace(path, want); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := readTrace(path); err != nil || len(got) != 2 || got[1] != want[1] {
+		t.Errorf("%v, %v", got, err)
+	}
+	for name, rows := range map[string][]traceRow{"no length": {{1, 0, 0}}, "client below zero": {{1, -1, 10}}, "too long": {{1, 0, messageMax + 1}}} {
+		if err := writeTrace(path, rows); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := readTrace(path); err == nil {
+			t.Errorf("%s was read", name)
+		}
+	}
+}
+
+// FuzzParse: no bytes of a server make a client panic, or hold more than it may.
+func FuzzParse(f *testing.F) {
+	f.Add([]byte("HTTP/1.1 101 Switching Protocols\r\n\r\n\x82\x03abc"), true)
+	f.Add([]byte{0x82, 0x7f, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff}, false)
+	f.Add([]byte{0x81, 0x02, '{', '}', 0x89, 0x00, 0x88, 0x02, 3, 232}, false)
+	frame := native.MsgPack.BeginFrame(nil, 1, 1)
+	frame = native.MsgPack.AppendEvent(frame, &codec.Event{Type: codec.EventGranted, Symbol: "A", Epoch: 1})
+	frame = native.MsgPack.EndFrame(frame, 0, 1)
+	f.Add(append([]byte{0x82, byte(len(frame))}, frame...), false)
+	f.Fuzz(func(t *testing.T, b []byte, upgrading bool) {
+		l := &loop{window: newWindow(), swarm: &swarm{bySymbol: map[string]int32{"A": 0}, symbols: []string{"A"}}, clients: map[int32]*client{}}
+		c := &client{phase: phaseOpen, speaker: Native("msgpack"), loop: l, group: &Group{Watch: Watch{Kind: "all"}}, channel: codec.ChannelTrades, fd: -1}
+		if upgrading {
+			c.phase = phaseUpgrading
+		}
+		if used := c.parse(b); used < 0 || used > len(b) {
+			t.Errorf("%d bytes used of %d", used, len(b))
+		}
+	})
+}

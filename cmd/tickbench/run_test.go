@@ -1,0 +1,169 @@
+package main
+
+import (
+	"bytes"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+
+	"tickgate/bench"
+)
+
+// tickgateBinary builds the gateway once for all tests.
+var tickgateBinary = sync.OnceValues(func() (string, error) {
+	dir, err := os.MkdirTemp("", "tickbench-test-")
+	if err != nil {
+		return "", err
+	}
+	path := filepath.Join(dir, "tickgate")
+	cmd := exec.Command("go", "build", "-o", path, "tickgate/cmd/tickgate")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return "", &exec.Error{Name: string(out), Err: err}
+	}
+	return path, nil
+})
+
+// tickbench runs this program as a process, on whatever cores there are.
+func tickbench(t *testing.T, args ...string) (out string, code int) {
+	t.Helper()
+	if args[0] == "run" {
+		binary, err := tickgateBinary()
+		if err != nil {
+			t.Fatal(err)
+		}
+		args = append(args, "--tickgate", binary, "--server-cores", "any", "--client-cores", "any")
+	}
+	cmd := exec.CommandContext(t.Context(), os.Args[0], args...)
+	cmd.Env = append(os.Environ(), "TICKBENCH_TEST_PROCESS=1")
+	b, err := cmd.CombinedOutput()
+	if err != nil && cmd.ProcessState == nil {
+		t.Fatal(err)
+	}
+	return string(b), cmd.ProcessState.ExitCode()
+}
+
+const smallLoad = `
+name: small
+about: A load for a test.
+market: {symbols: 5, rate: 500, quotes: 0.5}
+clients:
+  - {count: 10, channel: trades, watch: {kind: all}}
+  - {count: 5, channel: ticker, encoding: json, every: 50ms, watch: {kind: random, count: 3}}
+  - {count: 5, channel: quotes, watch: {kind: same, count: 2}, does: {kind: reconnects, per_second: 5}}
+  - {count: 3, channel: ticker, watch: {kind: same, count: 2}, does: {kind: resubscribes, per_second: 20}}
+warm: 200ms
+measure: 1s
+`
+
+func scenarioFile(t *testing.T, edit ...string) string {
+	path := filepath.Join(t.TempDir(), "small.yaml")
+	if err := os.WriteFile(path, []byte(strings.NewReplacer(edit...).Replace(smallLoad)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// TestRun: a load in each of the ways in which ticks come in and clients
+// connect; all checks hold. An invalid run (this machine is busy) is none that
+// failed.
+func TestRun(t *testing.T) {
+	for name, tt := range map[string]struct {
+		edit []string
+		args []string
+	}{
+		"inlet":         {nil, []string{"--floor"}},
+		"the whole way": {nil, []string{"--inlet", "kafka"}},
+		"TLS":           {[]string{"warm:", "tls: true\nwarm:"}, nil},
+		"memory": {[]string{"  - {count: 5, channel: ticker, encoding: json, every: 50ms, watch: {kind: random, count: 3}}\n", "",
+			"  - {count: 5, channel: quotes, watch: {kind: same, count: 2}, does: {kind: reconnects, per_second: 5}}\n", "",
+			"  - {count: 3, channel: ticker, watch: {kind: same, count: 2}, does: {kind: resubscribes, per_second: 20}}\n", "steps: [5, 10]\n"}, nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			file := filepath.Join(t.TempDir(), "out.json")
+			out, code := tickbench(t, append([]string{"run", scenarioFile(t, tt.edit...), "--out", file}, tt.args...)...)
+			if code != 0 && code != exitInvalid {
+				t.Fatalf("exit %d\n%s", code, out)
+			}
+			r, err := bench.ReadResult(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			run := r.Runs[0]
+			if name == "memory" {
+				if m := run.Memory; m == nil || len(m.RSS) != 2 || m.RSS[1] == 0 {
+					t.Errorf("memory %+v", m)
+				}
+				return
+			}
+			if run.Delivered == 0 || run.Age.Count == 0 || run.Checks.Finals == 0 || run.Checks.Ledgers != 23 || run.Processes["gateway"].RSS == 0 {
+				t.Errorf("delivered %d, %d ages, %d finals, %d ledgers, %+v", run.Delivered, run.Age.Count, run.Checks.Finals, run.Checks.Ledgers, run.Processes)
+			}
+			if name == "inlet" && (run.Floor == nil || run.Floor.Frames == 0) {
+				t.Errorf("floor %+v", run.Floor)
+			}
+			if name == "the whole way" && (run.Processes["feed"].RSS == 0 || run.Processes["broker"].RSS == 0) {
+				t.Errorf("processes %+v; want broker and feed", run.Processes)
+			}
+		})
+	}
+}
+
+// TestFigures: two results are compared and drawn.
+func TestFigures(t *testing.T) {
+	dir := t.TempDir()
+	out, code := tickbench(t, "run", scenarioFile(t, "measure: 1s", "measure: 300ms", "warm: 200ms", "warm: 50ms"), "--target", "tickgate", "--target", "tickgate", "--repeats", "2",
+		"--out", filepath.Join(dir, "r.json"))
+	if code != 0 && code != exitInvalid || !strings.Contains(out, "medians") {
+		t.Fatalf("exit %d\n%s", code, out)
+	}
+	file := filepath.Join(dir, "r-tickgate.json")
+	if out, code := tickbench(t, "compare", file, file); code != 0 && !strings.Contains(out, "no valid run") {
+		t.Errorf("compare: exit %d\n%s", code, out)
+	}
+	html := filepath.Join(dir, "r.html")
+	if out, code := tickbench(t, "report", file, "--out", html); code != 0 {
+		t.Errorf("report: exit %d\n%s", code, out)
+	}
+	if b, err := os.ReadFile(html); err != nil || !bytes.Contains(b, []byte("<svg")) {
+		t.Errorf("the report has no plot: %v", err)
+	}
+}
+
+// TestBadInput: what is typed wrongly is told so, and how it is right.
+func TestBadInput(t *testing.T) {
+	notResult := filepath.Join(t.TempDir(), "x.json")
+	if err := os.WriteFile(notResult, []byte("{}"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for name, tt := range map[string]struct {
+		args []string
+		code int
+		want string
+	}{
+		"no scenario":      {[]string{"run"}, exitUsage, "needs one SCENARIO"},
+		"unknown scenario": {[]string{"run", "no-such"}, exitUsage, "there are conflated"},
+		"no such file":     {[]string{"run", "./no-such.yaml"}, exitUsage, "no such file"},
+		"unknown inlet":    {[]string{"run", "fan-out", "--inlet", "ftp"}, exitUsage, "unix or kafka"},
+		"unknown target":   {[]string{"run", "fan-out", "--target", "nginx"}, exitUsage, "want tickgate"},
+		"no repeats":       {[]string{"run", "fan-out", "--repeats", "0"}, exitUsage, "--repeats 0"},
+		"replay what":      {[]string{"run", "replay"}, exitUsage, "--file"},
+		"no such binary":   {[]string{"run", "fan-out", "--target", "old=/no/such/binary"}, 1, "no such file"},
+		"not a gateway":    {[]string{"run", "fan-out", "--target", "old=/bin/true"}, 1, "ended before it was ready"},
+		"compare one":      {[]string{"compare", "a.json"}, exitUsage, "two result files"},
+		"compare nothing":  {[]string{"compare", "/no/a.json", "/no/b.json"}, 1, "no such file"},
+		"no result":        {[]string{"report", notResult}, 1, "no result of tickbench"},
+		"unknown flag":     {[]string{"run", "fan-out", "--fast"}, exitUsage, "unknown flag"},
+		"unknown command":  {[]string{"dance"}, 1, "unknown command"},
+	} {
+		out, code := tickbench(t, tt.args...)
+		if code != tt.code || !strings.Contains(out, tt.want) {
+			t.Errorf("%s: exit %d, want %d\n%s", name, code, tt.code, out)
+		}
+		if strings.Contains(out, "goroutine ") {
+			t.Errorf("%s: a stack trace\n%s", name, out)
+		}
+	}
+}

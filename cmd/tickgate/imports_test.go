@@ -33,7 +33,7 @@ var allowed = map[string][]string{
 	"gateway/board":  {"codec", "codec/record"},
 	"gateway/shard":  {"codec", "codec/record", "codec/native", "gateway/board", "gateway/socket"},
 	"gateway/socket": {"codec"},
-	"gateway/inlet":  {"codec", "codec/record", "gateway/board"},
+	"gateway/inlet":  {"codec", "codec/record", "gateway/board", "gateway/socket"},
 	"gateway/client": {"codec", "codec/record", "codec/native"},
 	"gateway/page":   {"codec", "gateway", "gateway/board", "codec/record", "codec/native"},
 

@@ -72,11 +72,11 @@ type Board struct {
 	repeats   atomic.Uint64
 	published atomic.Uint64
 
-	topics atomic.Pointer[[]*Topic] // append-only; index is the topic's id
+	topics   atomic.Pointer[[]*Topic]   // append-only; index is the topic's id
+	watchers atomic.Pointer[[]*Watcher] // append-only
 
-	mu       sync.RWMutex // guards what follows
+	mu       sync.RWMutex // held to append to those two; guards bySymbol
 	bySymbol map[string]*Topic
-	watchers []*Watcher
 }
 
 // New returns an empty board.
@@ -87,6 +87,7 @@ func New(opts Options) (*Board, error) {
 	}
 	b := &Board{opts: opts, bySymbol: make(map[string]*Topic)}
 	b.topics.Store(new([]*Topic))
+	b.watchers.Store(new([]*Watcher))
 	return b, nil
 }
 
@@ -122,8 +123,8 @@ func (b *Board) declare(symbol string) *Topic {
 	list := append(old, t) // readers of the shorter slice do not see it
 	b.topics.Store(&list)
 	b.bySymbol[symbol] = t
-	for _, w := range b.watchers {
-		w.wake()
+	for _, w := range *b.watchers.Load() {
+		w.wake(true)
 	}
 	return t
 }
@@ -199,10 +200,20 @@ type Watcher struct {
 	marks []atomic.Uint64
 
 	// sleeping is set by the shard before it looks at its marks for the last
-	// time; who marks after that sees it and sends.
-	sleeping atomic.Bool
+	// time; who marks after that sees it and sends. prompt tells that one of the
+	// marks is of a topic that does not wait for a timer.
+	sleeping atomic.Uint32 // awake, napping or asleep
+	prompt   atomic.Bool
 	signal   chan struct{}
 }
+
+// How a shard waits. One whose timer will serve all that is marked naps, so that
+// a busy market does not wake it for each tick.
+const (
+	awake   = iota
+	napping // only a prompt mark wakes it
+	asleep  // any mark does
+)
 
 // ErrShards says that a board has as many watchers as it has bits.
 var ErrShards = errors.New("a board has at most 64 shards")
@@ -211,16 +222,18 @@ var ErrShards = errors.New("a board has at most 64 shards")
 func (b *Board) Watch() (*Watcher, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if len(b.watchers) >= ShardsMax {
+	old := *b.watchers.Load()
+	if len(old) >= ShardsMax {
 		return nil, ErrShards
 	}
 	w := &Watcher{
 		board:  b,
-		bit:    1 << len(b.watchers),
+		bit:    1 << len(old),
 		marks:  make([]atomic.Uint64, TopicsMax/64),
 		signal: make(chan struct{}, 1),
 	}
-	b.watchers = append(b.watchers, w)
+	list := append(old, w) // readers of the shorter slice do not see it
+	b.watchers.Store(&list)
 	return w, nil
 }
 
@@ -229,37 +242,49 @@ func (b *Board) Watch() (*Watcher, error) {
 func (w *Watcher) C() <-chan struct{} { return w.signal }
 
 // Sleep says that the shard is about to wait on C, and tells whether it may:
-// not if something is marked already.
-func (w *Watcher) Sleep(topicsSeen int) bool {
-	w.sleeping.Store(true)
-	topics := len(w.board.Topics())
-	if topics != topicsSeen {
-		w.sleeping.Store(false)
-		return false
+// not if something is marked already. If timed, the shard waits on a timer too,
+// at which it looks at all marks: then only prompt marks count and wake it.
+func (w *Watcher) Sleep(topicsSeen int, timed bool) bool {
+	depth := uint32(asleep)
+	if timed {
+		depth = napping
 	}
-	for i := range (topics + 63) / 64 {
-		if w.marks[i].Load() != 0 {
-			w.sleeping.Store(false)
-			return false
-		}
+	w.sleeping.Store(depth)
+	topics := len(w.board.Topics())
+	if topics != topicsSeen || w.prompt.Load() || !timed && w.marked(topics) {
+		w.sleeping.Store(awake)
+		return false
 	}
 	return true
 }
 
-// Awake says that the shard no longer waits on C.
-func (w *Watcher) Awake() { w.sleeping.Store(false) }
-
-func (w *Watcher) wake() {
-	if w.sleeping.Load() && w.sleeping.CompareAndSwap(true, false) {
-		select {
-		case w.signal <- struct{}{}:
-		default:
+func (w *Watcher) marked(topics int) bool {
+	for i := range (topics + 63) / 64 {
+		if w.marks[i].Load() != 0 {
+			return true
 		}
+	}
+	return false
+}
+
+// Awake says that the shard no longer waits on C.
+func (w *Watcher) Awake() { w.sleeping.Store(awake) }
+
+// wake wakes a shard that is asleep, and one that naps if prompt.
+func (w *Watcher) wake(prompt bool) {
+	depth := w.sleeping.Load()
+	if depth == awake || depth == napping && !prompt || !w.sleeping.CompareAndSwap(depth, awake) {
+		return
+	}
+	select {
+	case w.signal <- struct{}{}:
+	default:
 	}
 }
 
 // Take clears the marks and calls f with each topic that was marked.
 func (w *Watcher) Take(f func(id uint32)) {
+	w.prompt.Store(false) // before the marks, so that none is taken for seen
 	for i := range (len(w.board.Topics()) + 63) / 64 {
 		if w.marks[i].Load() == 0 {
 			continue
@@ -274,7 +299,20 @@ func (w *Watcher) Take(f func(id uint32)) {
 func (w *Watcher) Interest(t *Topic) { t.interest.Or(w.bit) }
 
 // Lose ends the interest. A last mark may still come.
-func (w *Watcher) Lose(t *Topic) { t.interest.And(^w.bit) }
+func (w *Watcher) Lose(t *Topic) {
+	t.interest.And(^w.bit)
+	t.prompt.And(^w.bit)
+}
+
+// Prompt says whether t's marks shall wake the shard at once, since somebody
+// wants every update. Take the state after it.
+func (w *Watcher) Prompt(t *Topic, on bool) {
+	if on {
+		t.prompt.Or(w.bit)
+	} else {
+		t.prompt.And(^w.bit)
+	}
+}
 
 // mark sets t's bit at every shard that is interested.
 func (t *Topic) mark() {
@@ -282,12 +320,15 @@ func (t *Topic) mark() {
 	if set == 0 {
 		return
 	}
-	t.board.mu.RLock()
-	watchers := t.board.watchers
-	t.board.mu.RUnlock()
+	prompt := t.prompt.Load()
+	watchers := *t.board.watchers.Load()
 	for ; set != 0; set &= set - 1 {
 		w := watchers[bits.TrailingZeros64(set)]
 		w.marks[t.ID/64].Or(1 << (t.ID % 64))
-		w.wake()
+		now := prompt&w.bit != 0
+		if now {
+			w.prompt.Store(true)
+		}
+		w.wake(now)
 	}
 }

@@ -52,6 +52,7 @@ type Topic struct {
 	board  *Board
 
 	interest atomic.Uint64 // a bit per watcher
+	prompt   atomic.Uint64 // of those who want to be woken at once
 
 	mu       sync.Mutex // guards what follows; held for a copy
 	loaded   bool

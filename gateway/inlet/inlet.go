@@ -32,6 +32,7 @@ import (
 	"tickgate/codec"
 	"tickgate/codec/record"
 	"tickgate/gateway/board"
+	"tickgate/gateway/socket"
 )
 
 const (
@@ -148,7 +149,11 @@ func (in *Inlet) Run(ctx context.Context) error {
 
 // take publishes what comes through one connection.
 func (in *Inlet) take(c net.Conn) (taken, bad uint64, err error) {
-	r := bufio.NewReaderSize(c, readBuffer)
+	source, err := newReader(c)
+	if err != nil {
+		return 0, 0, err
+	}
+	r := bufio.NewReaderSize(source, readBuffer)
 	known := map[string]bool{}
 	var rec record.Record
 	var now int64
@@ -205,6 +210,39 @@ func (in *Inlet) take(c net.Conn) (taken, bad uint64, err error) {
 			in.board.SetState(rec.Symbol, codec.StateLive, now, "")
 		}
 	}
+}
+
+// reader reads without telling the scheduler: see socket.ReadNow.
+type reader struct {
+	raw syscall.RawConn
+	b   []byte
+	n   int
+	err error
+	try func(fd uintptr) bool
+}
+
+func newReader(c net.Conn) (*reader, error) {
+	raw, err := c.(*net.UnixConn).SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	r := &reader{raw: raw}
+	r.try = func(fd uintptr) bool {
+		r.n, r.err = socket.ReadNow(fd, r.b)
+		return r.err != syscall.EAGAIN
+	}
+	return r, nil
+}
+
+func (r *reader) Read(b []byte) (int, error) {
+	r.b = b
+	if err := r.raw.Read(r.try); err != nil {
+		return 0, err
+	}
+	if r.n == 0 && r.err == nil {
+		return 0, io.EOF
+	}
+	return r.n, r.err
 }
 
 // stale says that nothing feeds the symbols any more.

@@ -337,6 +337,10 @@ func (se *Session) setTerms(s *Shard, sub *subscription, t terms) {
 // join puts a subscription where its cadence is served.
 func (se *Session) join(s *Shard, sub *subscription) {
 	if sub.terms.every == 0 {
+		if len(sub.topic.unconflated) == 0 {
+			s.watcher.Prompt(sub.topic.Topic, true)
+			s.changed(sub.topic.ID) // what was marked before shall not wait for a timer
+		}
 		sub.topic.unconflated = append(sub.topic.unconflated, sub)
 		return
 	}
@@ -360,6 +364,9 @@ func (se *Session) leave(s *Shard, sub *subscription) {
 	g := sub.group
 	if g == nil {
 		sub.topic.unconflated = remove(sub.topic.unconflated, sub)
+		if len(sub.topic.unconflated) == 0 {
+			s.watcher.Prompt(sub.topic.Topic, false)
+		}
 		return
 	}
 	sub.group = nil

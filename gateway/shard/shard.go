@@ -192,7 +192,7 @@ func (s *Shard) Run(ctx context.Context) {
 		s.now = time.Now()
 		s.round()
 		wait := s.untilNext()
-		if len(s.again) > 0 || !s.watcher.Sleep(s.seen) {
+		if len(s.again) > 0 || !s.watcher.Sleep(s.seen, s.timed()) {
 			wait = 0
 		}
 		if wait == 0 {
@@ -274,6 +274,33 @@ func (s *Shard) untilNext() time.Duration {
 		}
 	}
 	return max(0, time.Until(next))
+}
+
+// timed tells whether the shard may sleep through marks that can wait: the next
+// time at which a slot may fire is one at which one will.
+func (s *Shard) timed() bool {
+	var first *slot
+	for _, sl := range s.slots {
+		if sl.any && (first == nil || sl.next.Before(first.next)) {
+			first = sl
+		}
+	}
+	if first == nil {
+		return false
+	}
+	for _, sl := range s.slots {
+		if sl.any {
+			continue
+		}
+		next := sl.next
+		if late := s.now.Sub(next); late >= 0 {
+			next = next.Add(late - late%sl.period + sl.period)
+		}
+		if next.Before(first.next) {
+			return false
+		}
+	}
+	return true
 }
 
 // topic is what a shard keeps of a board's topic that its sessions want.

@@ -558,3 +558,53 @@ func TestMinSize(t *testing.T) {
 		t.Errorf("ledger %+v", l)
 	}
 }
+
+// TestSlowSlotsDelayNoOthers: a shard that waits for a slot of a long cadence is
+// woken for one of a short cadence, and for who wants every update.
+func TestSlowSlotsDelayNoOthers(t *testing.T) {
+	x := newBench(t)
+	x.loaded("SLOW", "FAST", "PROMPT")
+	conns := map[string]*fakeConn{}
+	for name, every := range map[string]time.Duration{"SLOW": time.Minute, "FAST": 10 * time.Millisecond, "PROMPT": 0} {
+		conns[name] = &fakeConn{room: -1}
+		x.subscribe(x.attach(conns[name]), codec.ChannelTicker, every, name)
+	}
+	x.trade("SLOW") // arms its slot for up to a minute
+	for i := range 20 {
+		time.Sleep(15 * time.Millisecond) // let the shard sleep
+		name := []string{"FAST", "PROMPT"}[i%2]
+		x.trade(name)
+		await(t, "an update of "+name, func() bool {
+			list := conns[name].updates(t)
+			return len(list) > 0 && list[len(list)-1].Seq == x.seq[name]
+		})
+	}
+}
+
+// TestSubscribingWhileNapping: what was marked while a shard slept through it is
+// in the snapshot of who comes then.
+func TestSubscribingWhileNapping(t *testing.T) {
+	x := newBench(t)
+	x.loaded("A")
+	slow := &fakeConn{room: -1}
+	x.subscribe(x.attach(slow), codec.ChannelTicker, time.Minute, "A")
+	x.trade("A")
+	time.Sleep(20 * time.Millisecond)
+	x.trade("A") // marked while the shard naps
+	prompt := &fakeConn{room: -1}
+	x.subscribe(x.attach(prompt), codec.ChannelTicker, 0, "A")
+	await(t, "the newest state", func() bool {
+		list := prompt.updates(t)
+		for i := range list {
+			if list[i].Seq == x.seq["A"] && list[i].Type == codec.EventSnapshot {
+				return true
+			}
+		}
+		return false
+	})
+	x.trade("A")
+	await(t, "an update", func() bool {
+		list := prompt.updates(t)
+		return list[len(list)-1].Seq == x.seq["A"]
+	})
+}

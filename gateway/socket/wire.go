@@ -3,6 +3,7 @@ package socket
 import (
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"sync"
@@ -60,6 +61,10 @@ type wire struct {
 	// Owned by the goroutine that reads.
 	reads, bytes bucket
 	tooFast      bool
+	read         func(fd uintptr) bool // made once, so that a read allocates nothing
+	in           []byte
+	inN          int
+	inErr        error
 
 	mu           sync.Mutex
 	remainderMax int
@@ -87,11 +92,12 @@ func newWire(c *net.TCPConn) (*wire, error) {
 	}
 	w := &wire{Conn: c, tcp: c, raw: raw}
 	w.write = func(fd uintptr) bool {
-		w.outN, w.outErr = syscall.Write(int(fd), w.out)
-		for w.outErr == syscall.EINTR {
-			w.outN, w.outErr = syscall.Write(int(fd), w.out)
-		}
+		w.outN, w.outErr = WriteNow(fd, w.out)
 		return true
+	}
+	w.read = func(fd uintptr) bool {
+		w.inN, w.inErr = ReadNow(fd, w.in)
+		return w.inErr != syscall.EAGAIN
 	}
 	w.queued = func(fd uintptr) {
 		w.queuedN, w.outErr = unix.IoctlGetInt(int(fd), unix.SIOCOUTQNSD)
@@ -131,8 +137,23 @@ func (w *wire) nonblocking(o *Options, tls bool) error {
 
 // Read counts what a client sends, before TLS and WebSocket make sense of it.
 func (w *wire) Read(b []byte) (int, error) {
-	n, err := w.Conn.Read(b)
-	if n > 0 && w.switched.Load() && !w.tooFast {
+	if !w.switched.Load() || len(b) == 0 {
+		return w.Conn.Read(b)
+	}
+	w.in = b
+	err := w.raw.Read(w.read)
+	w.in = nil
+	n := 0
+	switch {
+	case err != nil:
+	case w.inErr != nil:
+		err = os.NewSyscallError("read", w.inErr)
+	case w.inN == 0:
+		err = io.EOF
+	default:
+		n = w.inN
+	}
+	if n > 0 && !w.tooFast {
 		now := monotonic()
 		inTime := w.reads.take(now, 1)
 		if !w.bytes.take(now, n) || !inTime {

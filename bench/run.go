@@ -95,10 +95,8 @@ type runner struct {
 
 // Do runs a scenario on a target once.
 func Do(ctx context.Context, s *Scenario, t *Target, o Options) (_ *Run, err error) {
-	for _, f := range s.Features() {
-		if !slices.Contains(t.Has, f) {
-			return nil, fmt.Errorf("%w: %s has no %s, which the scenario %s needs", ErrUnsupported, t.Name, f, s.Name)
-		}
+	if lacks := t.Lacks(s); len(lacks) > 0 {
+		return nil, fmt.Errorf("%w: %s has no %s, which the scenario %s needs", ErrUnsupported, t.Name, strings.Join(lacks, ", "), s.Name)
 	}
 	o.Loops = cmp.Or(o.Loops, 1)
 	o.CatchUp = cmp.Or(o.CatchUp, 20*time.Second)

@@ -303,7 +303,10 @@ func (s *Scenario) Features() []string {
 	need := map[string]bool{}
 	for i := range s.Clients {
 		g := &s.Clients[i]
-		if g.Every > 0 {
+		switch {
+		case g.Every > 0 && g.Channel == "trades": // nothing is lost: updates go together
+			need["batching"] = true
+		case g.Every > 0:
 			need["conflation"] = true
 		}
 		if g.Encoding == "json" {

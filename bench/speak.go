@@ -23,6 +23,9 @@ type Endpoint struct {
 	Ledger bool
 	// Numbered tells that a client's frames are numbered from 1.
 	Numbered bool
+	// Early tells that ticks may come before what says which symbol they are
+	// of: those are passed over.
+	Early bool
 }
 
 // Speaker is a target's protocol as a client speaks it. It holds no state.

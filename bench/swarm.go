@@ -454,6 +454,9 @@ func (c *client) rows(frame []byte) error {
 			continue
 		}
 		at, ok := c.index.get(u.ID)
+		if !ok && l.swarm.endpoint.Early {
+			continue
+		}
 		if !ok {
 			c.fault(CheckFrame, nil, fmt.Sprintf("a %v row of id %d", u.Type, u.ID), "ids that were granted")
 			continue

@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -25,6 +26,11 @@ type Target struct {
 	Has []string
 	// Start starts it. Inlet is where it takes ticks, if it was asked to.
 	Start func(ctx context.Context, o *StartOptions) (*Instance, error)
+}
+
+// Lacks are the features that the scenario needs and the target has not.
+func (t *Target) Lacks(s *Scenario) []string {
+	return slices.DeleteFunc(s.Features(), func(f string) bool { return slices.Contains(t.Has, f) })
 }
 
 // StartOptions are what a target is started with.
@@ -200,7 +206,7 @@ func Tickgate(o TickgateOptions) *Target {
 	}
 	return &Target{
 		Name:  o.Name,
-		Has:   []string{"conflation", "json", "resume", "patterns", "views", "quotes", "tls", "kafka"},
+		Has:   []string{"batching", "conflation", "json", "resume", "patterns", "views", "quotes", "tls", "kafka"},
 		Start: o.start,
 	}
 }

@@ -19,8 +19,8 @@ func newCompare() *cobra.Command {
 change of the median lies with 95 % confidence (bootstrap over the runs). What
 holds 0 is noise. Best are results of runs in turn:
 
-  tickbench run cycle --target old=OLD --target new=NEW --repeats 7 --out c.json
-  tickbench compare c-old.json c-new.json`,
+  tickbench run cycle --target old=OLD --target new=NEW --repeats 7 --out c
+  tickbench compare c/cycle-old.json c/cycle-new.json`,
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) != 2 {
 				return fmt.Errorf("%w: compare needs two result files", errUsage)

@@ -141,7 +141,7 @@ func (l *liar) AppendEvent(dst []byte, e *codec.Event) []byte {
 // faulty is a target that runs it.
 func faulty(fault string) *bench.Target {
 	return &bench.Target{
-		Name: "faulty", Has: []string{"conflation", "patterns", "resume"},
+		Name: "faulty", Has: []string{"batching", "conflation", "patterns", "resume"},
 		Start: func(ctx context.Context, o *bench.StartOptions) (*bench.Instance, error) {
 			in := &bench.Instance{Inlet: filepath.Join(o.Dir, "inlet")}
 			p, got, err := bench.StartProcess(ctx, "gateway", nil, []string{os.Args[0], in.Inlet}, []string{"TICKBENCH_TEST_GATEWAY=" + fault}, `^listening (\S+)`)

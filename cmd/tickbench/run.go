@@ -50,9 +50,9 @@ type runSettings struct {
 func newRun() *cobra.Command {
 	var s runSettings
 	cmd := &cobra.Command{
-		Use:   "run SCENARIO",
-		Short: "Run a load and check what clients are sent",
-		Long: `Runs a load: one that comes with tickbench (tickbench scenarios), or a YAML file.
+		Use:   "run SCENARIO...",
+		Short: "Run loads and check what clients are sent",
+		Long: `Runs loads: each is one that comes with tickbench (tickbench scenarios), or a YAML file.
 
 The target, and what it needs, is started on --server-cores, the clients are on
 --client-cores. Several targets, or repeats, are run in turn (A, B, A, B, ...).
@@ -65,15 +65,15 @@ Exit codes: 0 all is well, 1 something failed or a check found a violation,
 2 usage, 3 the target lacks what the load needs, 4 tickbench itself was too slow.`,
 		Example: `  tickbench run fan-out
   tickbench run cycle --floor --repeats 5 --out cycle.json
-  tickbench run conflated --target tickgate --target old=/tmp/tickgate --repeats 5 --out change.json
+  tickbench run conflated --target tickgate --target old=/tmp/tickgate --repeats 5 --out change
   tickbench run watchlists --inlet kafka`,
 		Args: func(_ *cobra.Command, args []string) error {
-			if len(args) != 1 {
-				return fmt.Errorf("%w: run needs one SCENARIO; see 'tickbench scenarios'", errUsage)
+			if len(args) == 0 {
+				return fmt.Errorf("%w: run needs a SCENARIO; see 'tickbench scenarios'", errUsage)
 			}
 			return nil
 		},
-		RunE: func(cmd *cobra.Command, args []string) error { return s.run(cmd, args[0]) },
+		RunE: func(cmd *cobra.Command, args []string) error { return s.run(cmd, args) },
 	}
 	f := cmd.Flags()
 	f.StringSliceVar(&s.targets, "target", []string{"tickgate"}, "`TARGET` to measure; may be given several times")
@@ -86,7 +86,7 @@ Exit codes: 0 all is well, 1 something failed or a check found a violation,
 	f.StringVar(&s.tickgate, "tickgate", "", "`PATH` of tickgate; beside this program, or built, by default")
 	f.StringVar(&s.peers, "peers", "", "`PATH` of the peers' program; built from bench/peers by default")
 	f.StringVar(&s.file, "file", "", "tick `FILE` to replay, for the scenario replay")
-	f.StringVar(&s.out, "out", "", "`FILE.json` to write the result to; with several targets their names are put in")
+	f.StringVar(&s.out, "out", "", "`FILE.json` to write the result to, or a folder for those of several loads or targets")
 	f.Uint64Var(&s.seed, "seed", 1, "decides who watches what, and all prices")
 	f.BoolVar(&s.floor, "floor", false, "measure the same messages written by a bare program too")
 	f.StringSliceVar(&s.gatewayArgs, "gateway-arg", nil, "an `ARGUMENT` more for tickgate serve")
@@ -120,17 +120,22 @@ func cores(flag, text string) (list []int, err error) {
 	return list, nil
 }
 
-func (s *runSettings) run(cmd *cobra.Command, name string) error {
-	scenario, err := bench.FindScenario(name)
-	if err != nil {
-		return fmt.Errorf("%w: %w", errUsage, err)
-	}
-	if s.file != "" {
-		scenario.Market.File = s.file
+func (s *runSettings) run(cmd *cobra.Command, names []string) error {
+	var scenarios []*bench.Scenario
+	for _, name := range names {
+		scenario, err := bench.FindScenario(name)
+		if err != nil {
+			return fmt.Errorf("%w: %w", errUsage, err)
+		}
+		if scenario.Market.File == "-" {
+			if s.file == "" {
+				return fmt.Errorf("%w: the scenario %s replays a file: name it with --file", errUsage, scenario.Name)
+			}
+			scenario.Market.File = s.file
+		}
+		scenarios = append(scenarios, scenario)
 	}
 	switch {
-	case scenario.Market.File == "-":
-		return fmt.Errorf("%w: the scenario %s replays a file: name it with --file", errUsage, scenario.Name)
 	case s.inlet != "unix" && s.inlet != "kafka":
 		return fmt.Errorf("%w: --inlet %q: want unix or kafka", errUsage, s.inlet)
 	case s.repeats < 1 || s.repeats > 1000:
@@ -139,6 +144,8 @@ func (s *runSettings) run(cmd *cobra.Command, name string) error {
 		return fmt.Errorf("%w: --loops %d: want 1 to 64", errUsage, s.loops)
 	case len(s.targets) == 0:
 		return fmt.Errorf("%w: --target is empty", errUsage)
+	case filepath.Ext(s.out) == ".json" && len(scenarios)*len(s.targets) > 1:
+		return fmt.Errorf("%w: --out %q: want a folder for the results of several loads or targets", errUsage, s.out)
 	}
 	server, err := cores("server-cores", s.serverCores)
 	if err != nil {
@@ -176,22 +183,66 @@ func (s *runSettings) run(cmd *cobra.Command, name string) error {
 	}
 	runtime.GOMAXPROCS(max(4, s.loops+3)) // loops, the schedule and the rest may share a core, not a Go processor
 	debug.SetGCPercent(400)
-	results := make([]*bench.Result, len(targets))
-	for i, t := range targets {
-		results[i] = &bench.Result{Version: bench.ResultVersion, Scenario: scenario, Target: t.Name, Commit: commit(),
-			Command: "tickbench " + strings.Join(os.Args[1:], " "), Started: time.Now().UTC().Truncate(time.Second), Machine: bench.ThisMachine()}
-	}
 	var failed error
+	var results []*bench.Result
+	for _, scenario := range scenarios {
+		list, err := s.measure(cmd, scenario, targets, o, progress)
+		results = append(results, list...)
+		switch {
+		case err == nil:
+		case cmd.Context().Err() != nil:
+			return err
+		case failed == nil || errors.Is(failed, errInvalid): // a fault outweighs a busy machine
+			failed = err
+		}
+	}
+	if s.out == "" {
+		return failed
+	}
+	for _, r := range results {
+		path := s.out
+		if filepath.Ext(path) != ".json" {
+			if err := os.MkdirAll(path, 0o755); err != nil {
+				return err
+			}
+			path = filepath.Join(path, r.Scenario.Name+"-"+r.Target+".json")
+		}
+		if err := r.Write(path); err != nil {
+			return err
+		}
+		fmt.Fprintln(cmd.OutOrStdout(), "wrote", path)
+	}
+	return failed
+}
+
+// measure runs one scenario on all targets, in turn.
+func (s *runSettings) measure(cmd *cobra.Command, scenario *bench.Scenario, targets []*bench.Target, o bench.Options, progress *progress) (results []*bench.Result, failed error) {
+	out := cmd.OutOrStdout()
+	if len(targets) > 1 {
+		able := targets[:0:0]
+		for _, t := range targets {
+			if lacks := t.Lacks(scenario); len(lacks) > 0 {
+				fmt.Fprintf(out, "%s on %s: unsupported: it has no %s\n", scenario.Name, t.Name, strings.Join(lacks, ", "))
+				continue
+			}
+			able = append(able, t)
+		}
+		targets = able
+	}
+	for _, t := range targets {
+		results = append(results, &bench.Result{Version: bench.ResultVersion, Scenario: scenario, Target: t.Name, Commit: commit(),
+			Command: "tickbench " + strings.Join(os.Args[1:], " "), Started: time.Now().UTC().Truncate(time.Second), Machine: bench.ThisMachine()})
+	}
 	for rep := range s.repeats {
 		for i, t := range targets {
 			progress.begin(fmt.Sprintf("%s on %s, %d of %d", scenario.Name, t.Name, rep+1, s.repeats))
 			r, err := bench.Do(cmd.Context(), scenario, t, o)
 			progress.end()
 			if err != nil {
-				return fmt.Errorf("%s on %s: %w", scenario.Name, t.Name, err)
+				return nil, fmt.Errorf("%s on %s: %w", scenario.Name, t.Name, err)
 			}
 			results[i].Runs = append(results[i].Runs, r)
-			printRun(cmd.OutOrStdout(), t.Name, r)
+			printRun(out, t.Name, r)
 			var found uint64
 			for _, n := range r.Checks.Counts {
 				found += n
@@ -204,24 +255,11 @@ func (s *runSettings) run(cmd *cobra.Command, name string) error {
 			}
 		}
 	}
-	if s.repeats > 1 || len(targets) > 1 {
-		printMedians(cmd.OutOrStdout(), results)
+	if len(results) > 0 && (s.repeats > 1 || len(targets) > 1) {
+		fmt.Fprintln(out, scenario.Name)
+		printMedians(out, results)
 	}
-	for _, r := range results {
-		if s.out == "" {
-			continue
-		}
-		path := s.out
-		if len(results) > 1 {
-			ext := filepath.Ext(path)
-			path = strings.TrimSuffix(path, ext) + "-" + r.Target + ext
-		}
-		if err := r.Write(path); err != nil {
-			return err
-		}
-		fmt.Fprintln(cmd.OutOrStdout(), "wrote", path)
-	}
-	return failed
+	return results, failed
 }
 
 // target makes a target of what --target says.

@@ -115,11 +115,11 @@ func TestRun(t *testing.T) {
 func TestFigures(t *testing.T) {
 	dir := t.TempDir()
 	out, code := tickbench(t, "run", scenarioFile(t, "measure: 1s", "measure: 300ms", "warm: 200ms", "warm: 50ms"), "--target", "tickgate", "--target", "tickgate", "--repeats", "2",
-		"--out", filepath.Join(dir, "r.json"))
+		"--out", dir)
 	if code != 0 && code != exitInvalid || !strings.Contains(out, "medians") {
 		t.Fatalf("exit %d\n%s", code, out)
 	}
-	file := filepath.Join(dir, "r-tickgate.json")
+	file := filepath.Join(dir, "small-tickgate.json")
 	if out, code := tickbench(t, "compare", file, file); code != 0 && !strings.Contains(out, "no valid run") {
 		t.Errorf("compare: exit %d\n%s", code, out)
 	}
@@ -143,13 +143,15 @@ func TestBadInput(t *testing.T) {
 		code int
 		want string
 	}{
-		"no scenario":      {[]string{"run"}, exitUsage, "needs one SCENARIO"},
-		"unknown scenario": {[]string{"run", "no-such"}, exitUsage, "there are conflated"},
+		"no scenario":      {[]string{"run"}, exitUsage, "needs a SCENARIO"},
+		"unknown scenario": {[]string{"run", "no-such"}, exitUsage, "there are batches"},
 		"no such file":     {[]string{"run", "./no-such.yaml"}, exitUsage, "no such file"},
 		"unknown inlet":    {[]string{"run", "fan-out", "--inlet", "ftp"}, exitUsage, "unix or kafka"},
 		"unknown target":   {[]string{"run", "fan-out", "--target", "nginx"}, exitUsage, "want tickgate"},
 		"no repeats":       {[]string{"run", "fan-out", "--repeats", "0"}, exitUsage, "--repeats 0"},
 		"replay what":      {[]string{"run", "replay"}, exitUsage, "--file"},
+		"one file for two": {[]string{"run", "fan-out", "open", "--out", "x.json"}, exitUsage, "want a folder"},
+		"unsupported":      {[]string{"run", "conflated", "--target", "gws", "--peers", "/bin/true"}, exitUnsupported, "gws has no batching"},
 		"no such binary":   {[]string{"run", "fan-out", "--target", "old=/no/such/binary"}, 1, "no such file"},
 		"not a gateway":    {[]string{"run", "fan-out", "--target", "old=/bin/true"}, 1, "ended before it was ready"},
 		"compare one":      {[]string{"compare", "a.json"}, exitUsage, "two result files"},

@@ -46,7 +46,6 @@ type source struct {
 	symbols []string
 	states  []codec.State // owned by run; read when it has returned
 	pick    alias
-	offset  int64
 
 	rate    atomic.Uint64 // math.Float64bits of ticks a second
 	made    atomic.Uint64
@@ -214,9 +213,6 @@ type InletSink struct {
 	rec  record.Record
 	n    int64
 }
-
-// inletBytesMax is what a sink gathers before it writes by itself.
-const inletBytesMax = 256 << 10
 
 // NewInletSink connects to the inlet at path.
 func NewInletSink(path string) (*InletSink, error) {

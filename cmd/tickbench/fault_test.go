@@ -12,7 +12,6 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
-	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -69,7 +68,6 @@ func faultyGateway(ctx context.Context, fault, inletPath string) error {
 type liar struct {
 	codec.Dialect
 	fault string
-	told  atomic.Bool // lies that are told once
 
 	mu   sync.Mutex
 	kept *codec.State

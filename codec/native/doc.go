@@ -135,6 +135,8 @@
 // or by an error row, with these:
 //
 //	too-many-symbols  this session follows as many symbols as it may
+//	too-many-terms    this session's subscriptions have as many different terms
+//	                  (channel, every, view, filters) as they may: 64
 //	no-auth           this gateway asks for no token
 //	not-supported     the command says something that this gateway does not do yet
 //

@@ -1,6 +1,8 @@
 package shard
 
 import (
+	"cmp"
+
 	"tickgate/codec"
 )
 
@@ -20,12 +22,10 @@ func (s *Shard) visit(se *Session) {
 // owe puts a session among those whose socket takes nothing. It needs no list
 // of what it missed: it will look at everything.
 func (s *Shard) owe(se *Session) {
-	se.rescan = true
-	for _, sub := range se.touched {
-		sub.touched = false
+	se.rescan, se.isOwing = true, true
+	for _, g := range se.groups {
+		g.touched = nil
 	}
-	se.touched = se.touched[:0]
-	se.isOwing = true
 	se.owingWait = min(max(2*se.owingWait, owingMin), owingMax)
 	se.owingAt = s.now.Add(se.owingWait)
 	s.owing.push(se)
@@ -86,29 +86,48 @@ func (s *Shard) emitAll(se *Session) bool {
 		return false
 	}
 	if se.rescan {
-		for _, sub := range se.touched {
-			sub.touched = false
+		for _, g := range se.groups {
+			g.touched = g.touched[:0]
 		}
-		se.touched = se.touched[:0]
-		for _, sub := range se.subs {
-			if !s.emit(se, sub) {
+		return s.emitEach(se)
+	}
+	for i, g := range se.groups {
+		for _, at := range g.touched {
+			if !s.emit(g, &g.subs[at], 0) {
+				if se.ended {
+					return false
+				}
+				se.rescan = true
+				for _, g := range se.groups[i:] {
+					g.touched = g.touched[:0]
+				}
 				return false
 			}
 		}
-		se.rescan = false
-		return true
+		g.touched = g.touched[:0]
 	}
-	touched := se.touched
-	for _, sub := range touched {
-		sub.touched = false
+	return true
+}
+
+// emitEach looks at every subscription, from where it was cut off before.
+func (s *Shard) emitEach(se *Session) bool {
+	from := se.scanAt
+	if from >= se.n {
+		from = 0
 	}
-	se.touched = se.touched[:0]
-	for _, sub := range touched {
-		if !s.emit(se, sub) {
-			se.rescan = true
-			return false
+	for _, part := range [2][2]int{{from, se.n}, {0, from}} {
+		before := 0 // subscriptions of the groups before
+		for _, g := range se.groups {
+			for i := max(0, part[0]-before); i < min(len(g.subs), part[1]-before); i++ {
+				if !s.emit(g, &g.subs[i], 0) {
+					se.scanAt = before + i
+					return false
+				}
+			}
+			before += len(g.subs)
 		}
 	}
+	se.rescan, se.scanAt = false, 0
 	return true
 }
 
@@ -117,9 +136,20 @@ func (s *Shard) emitWork(se *Session) bool {
 	w := se.work
 	for ; w.at < len(w.items); w.at++ {
 		it := &w.items[w.at]
-		if it.sub != nil {
-			if !s.emit(se, it.sub) {
+		switch it.kind {
+		case eventNothing:
+			continue
+		case eventSubscription:
+			g, at := se.find(w.channel, it.topic)
+			if g == nil {
+				continue
+			}
+			sub := &g.subs[at]
+			if !s.emit(g, sub, w.ref) {
 				return false
+			}
+			if sub.flags&(granted|late) == 0 && w.ref != 0 {
+				se.remember(g, sub, lateAsk{ref: w.ref})
 			}
 			continue
 		}
@@ -129,8 +159,10 @@ func (s *Shard) emitWork(se *Session) bool {
 			e.Code, e.Why, e.Want = "bad-symbol", "not a symbol", "[A-Z0-9._-]{1,32}, or a beginning of one and *"
 		case refusedMany:
 			e.Code, e.Why, e.Want = "too-many-symbols", "this session has as many symbols as it may", "unsubscribe some"
+		case refusedTerms:
+			e.Code, e.Why, e.Want = "too-many-terms", "this session has subscriptions on as many different terms as it may", "the same every, view and filters for many symbols"
 		}
-		if it.kind != 0 && !s.event(se, &e) {
+		if !s.event(se, &e) {
 			return false
 		}
 	}
@@ -153,157 +185,172 @@ func (s *Shard) event(se *Session, e *codec.Event) bool {
 }
 
 // emit adds all that a subscription is owed, and moves its cursor. It returns
-// false if it had to stop; it goes on from where the cursor stands then.
-func (s *Shard) emit(se *Session, sub *subscription) bool {
-	t := sub.topic
+// false if it had to stop; it goes on from where the cursor stands then. ref is
+// of the command that asks for it now, 0 if none does.
+func (s *Shard) emit(g *group, sub *subscription, ref uint64) bool {
+	se, t := g.session, s.topics[sub.topic]
 	v := &t.view
-	c := sub.terms.channel
-	if v.State.Seq == 0 {
-		if !sub.waited && !s.event(se, &codec.Event{Type: codec.EventWaiting, Ref: sub.ref, Channel: c, Symbol: t.Symbol}) {
-			return false
-		}
-		sub.waited = true
-		return true
-	}
-	if sub.from != nil && v.Loaded {
-		sub.resume()
-	}
-	if !sub.granted {
-		if !s.event(se, &codec.Event{Type: codec.EventGranted, Ref: sub.ref, Channel: c, ID: t.ID, Symbol: t.Symbol,
-			Epoch: v.State.Epoch, Seq: v.State.Seq, Every: sub.terms.every, View: sub.terms.view}) {
-			return false
-		}
-		sub.granted = true
-		if !sub.snapshot && sub.epoch == 0 {
-			sub.epoch = v.State.Epoch
+	const steady = granted | late | snapshot | behind | lost
+	if sub.flags&steady != granted || sub.epoch != t.epoch || sub.standing != uint32(v.Standing.Version) || !v.Loaded {
+		if on, ok := s.emitTerms(g, sub, t, ref); !on {
+			return ok
 		}
 	}
-	if sub.standing != v.Standing.Version {
-		if !s.event(se, &codec.Event{Type: codec.EventState, Channel: c, ID: t.ID, Symbol: t.Symbol,
-			State: v.Standing.State, Since: v.Standing.Since, Why: v.Standing.Why}) {
-			return false
-		}
-		sub.standing = v.Standing.Version
-	}
-	if !v.Loaded && !sub.first {
-		return true
-	}
-	if sub.epoch != v.State.Epoch && sub.epoch != 0 {
-		if !s.event(se, &codec.Event{Type: codec.EventReset, Channel: c, ID: t.ID, Symbol: t.Symbol, Epoch: v.State.Epoch}) {
-			return false
-		}
-	}
-	if sub.behind {
-		if !s.event(se, &codec.Event{Type: codec.EventBehind, Channel: c, ID: t.ID, Symbol: t.Symbol, Epoch: v.State.Epoch, Seq: v.State.Seq}) {
-			return false
-		}
-		sub.behind = false
-	}
-	if sub.lost {
-		if !s.event(se, &codec.Event{Type: codec.EventState, Channel: c, ID: t.ID, Symbol: t.Symbol, State: codec.StateGap,
-			Since: s.now.UnixNano(), Why: "some trades since then have left this node's ring"}) {
-			return false
-		}
-		sub.lost = false
-	}
-	if sub.snapshot {
-		s.scratch = se.dialect.AppendSnapshot(s.scratch[:0], c, sub.terms.view, t.ID, t.Symbol, &v.State)
-		if !s.add(se, s.scratch, 1) {
-			return false
-		}
-		sub.snapshot = false
-		sub.snapshots++
-		s.stats.live.Ledger.Snapshots++
-		if sub.epoch == 0 || c != codec.ChannelTrades { // else the ring serves from the cursor
-			sub.cursor = v.Heads.Of(c)
-			if sub.epoch == 0 {
-				sub.start = sub.cursor
-			}
-		}
-	}
-	sub.epoch = v.State.Epoch
+	c := g.terms.channel
 	if c == codec.ChannelTrades {
-		return s.emitTrades(se, sub)
+		return s.emitTrades(g, sub, t)
 	}
 	head := v.Heads.Of(c)
 	if sub.cursor == head {
 		return true
 	}
-	if sub.first && sub.delivered == 0 && sub.snapshots == 0 {
+	if sub.flags&(first|served) == first {
 		// It stands for no others: a client cannot tell how many came before
 		// the first that it is sent, so none of them was offered.
-		sub.cursor, sub.start = head-1, head-1
+		se.begin(sub, head-1)
 	}
-	row := s.stateRow(se, sub, head)
-	if !s.add(se, row, 1) {
+	if !s.add(se, s.stateRow(g, t, head), 1) {
 		return false
 	}
-	sub.delivered++
+	sub.flags |= served
+	se.counts.Delivered++
 	se.inFrame++
 	merged := head - sub.cursor - 1
-	sub.merged += merged
+	se.counts.Merged += merged
 	s.stats.live.Ledger.Merged += merged
 	sub.cursor = head
 	return true
 }
 
-// spell finds or makes the place of a topic's spelling; nil if it has too many.
-func (t *topic) spell(dialect int, c codec.Channel, v codec.View) *spelling {
-	for i := range t.spellings {
-		if sp := &t.spellings[i]; sp.dialect == dialect && sp.channel == c && sp.view == v {
-			return sp
+// emitTerms tells a client what comes before its ticks: terms, standing, resets,
+// the snapshot. on tells whether ticks may follow; if not, ok is emit's answer.
+func (s *Shard) emitTerms(g *group, sub *subscription, t *topic, ref uint64) (on, ok bool) {
+	se, v, c := g.session, &t.view, g.terms.channel
+	if v.State.Seq == 0 {
+		if sub.flags&waited == 0 && !s.event(se, &codec.Event{Type: codec.EventWaiting, Ref: ref, Channel: c, Symbol: t.Symbol}) {
+			return false, false
+		}
+		sub.flags |= waited
+		return false, true
+	}
+	var ask lateAsk
+	if sub.flags&late != 0 {
+		ask = se.late[lateKey{sub.topic, c}]
+		ref = cmp.Or(ref, ask.ref)
+		if ask.hasFrom && v.Loaded {
+			se.resume(g, sub, t, &ask)
+			ask.hasFrom = false
+			se.late[lateKey{sub.topic, c}] = ask
 		}
 	}
-	if len(t.spellings) >= spellingsMax {
-		return nil
+	if sub.flags&granted == 0 {
+		if !s.event(se, &codec.Event{Type: codec.EventGranted, Ref: ref, Channel: c, ID: t.ID, Symbol: t.Symbol,
+			Epoch: v.State.Epoch, Seq: v.State.Seq, Every: g.terms.every, View: g.terms.view}) {
+			return false, false
+		}
+		sub.flags |= granted
+		if sub.flags&snapshot == 0 && sub.epoch == 0 {
+			sub.epoch = t.epoch
+		}
 	}
-	t.spellings = append(t.spellings, spelling{dialect: dialect, channel: c, view: v})
-	return &t.spellings[len(t.spellings)-1]
+	if sub.flags&late != 0 && !ask.hasFrom {
+		se.forget(g, sub)
+	}
+	if version := uint32(v.Standing.Version); sub.standing != version {
+		if !s.event(se, &codec.Event{Type: codec.EventState, Channel: c, ID: t.ID, Symbol: t.Symbol,
+			State: v.Standing.State, Since: v.Standing.Since, Why: v.Standing.Why}) {
+			return false, false
+		}
+		sub.standing = version
+	}
+	if !v.Loaded && sub.flags&first == 0 {
+		return false, true
+	}
+	if sub.epoch != t.epoch && sub.epoch != 0 {
+		if !s.event(se, &codec.Event{Type: codec.EventReset, Channel: c, ID: t.ID, Symbol: t.Symbol, Epoch: v.State.Epoch}) {
+			return false, false
+		}
+	}
+	if sub.flags&behind != 0 {
+		if !s.event(se, &codec.Event{Type: codec.EventBehind, Channel: c, ID: t.ID, Symbol: t.Symbol, Epoch: v.State.Epoch, Seq: v.State.Seq}) {
+			return false, false
+		}
+		sub.flags &^= behind
+	}
+	if sub.flags&lost != 0 {
+		if !s.event(se, &codec.Event{Type: codec.EventState, Channel: c, ID: t.ID, Symbol: t.Symbol, State: codec.StateGap,
+			Since: s.now.UnixNano(), Why: "some trades since then have left this node's ring"}) {
+			return false, false
+		}
+		sub.flags &^= lost
+	}
+	if sub.flags&snapshot != 0 {
+		s.scratch = se.dialect.AppendSnapshot(s.scratch[:0], c, g.terms.view, t.ID, t.Symbol, &v.State)
+		if !s.add(se, s.scratch, 1) {
+			return false, false
+		}
+		sub.flags &^= snapshot
+		sub.flags |= served
+		se.counts.Snapshots++
+		s.stats.live.Ledger.Snapshots++
+		if sub.epoch == 0 || c != codec.ChannelTrades { // else the ring serves from the cursor
+			se.begin(sub, v.Heads.Of(c))
+		}
+	}
+	sub.epoch = t.epoch
+	return true, true
+}
+
+// spell is the place of a kind's spelling.
+func (t *topic) spell(kind int) *spelling {
+	for kind >= len(t.spellings) {
+		t.spellings = append(t.spellings, spelling{})
+	}
+	return &t.spellings[kind]
 }
 
 // stateRow is the ticker or quotes row of now, spelled once for all.
-func (s *Shard) stateRow(se *Session, sub *subscription, head uint64) []byte {
-	t, tr := sub.topic, &sub.terms
-	sp := t.spell(se.dialectNo, tr.channel, tr.view)
-	if sp == nil {
-		s.scratch = se.dialect.AppendState(s.scratch[:0], tr.channel, tr.view, t.ID, t.Symbol, &t.view.State)
+func (s *Shard) stateRow(g *group, t *topic, head uint64) []byte {
+	d, tr := g.session.dialect, &g.terms
+	if g.kind < 0 {
+		s.scratch = d.AppendState(s.scratch[:0], tr.channel, tr.view, t.ID, t.Symbol, &t.view.State)
 		return s.scratch
 	}
+	sp := t.spell(g.kind)
 	if !sp.valid || sp.head != head {
-		sp.row = se.dialect.AppendState(sp.row[:0], tr.channel, tr.view, t.ID, t.Symbol, &t.view.State)
+		sp.row = d.AppendState(sp.row[:0], tr.channel, tr.view, t.ID, t.Symbol, &t.view.State)
 		sp.head, sp.valid = head, true
 	}
 	return sp.row
 }
 
 // emitTrades adds the trades from the cursor to the head.
-func (s *Shard) emitTrades(se *Session, sub *subscription) bool {
-	t, tr := sub.topic, &sub.terms
+func (s *Shard) emitTrades(g *group, sub *subscription, t *topic) bool {
 	head := t.view.Heads.Trades
 	if sub.cursor == head {
 		return true
 	}
-	if !tr.minSize.IsSet() {
-		if sp := t.spell(se.dialectNo, tr.channel, tr.view); sp != nil && s.spellTrades(se, sp, t, tr, sub.cursor, head) {
-			return s.emitSpelled(se, sub, sp, head)
+	if g.kind >= 0 && !g.terms.minSize.IsSet() {
+		if sp := t.spell(g.kind); s.spellTrades(g, sp, t, sub.cursor, head) {
+			return s.emitSpelled(g, sub, t, sp, head)
 		}
 	}
-	return s.emitFromRing(se, sub, head)
+	return s.emitFromRing(g, sub, t, head)
 }
 
 // emitFromRing serves a client that is further back than what is kept spelled,
 // or that wants not all trades.
-func (s *Shard) emitFromRing(se *Session, sub *subscription, head uint64) bool {
-	t, tr := sub.topic, &sub.terms
+func (s *Shard) emitFromRing(g *group, sub *subscription, t *topic, head uint64) bool {
+	se, tr := g.session, &g.terms
 	for sub.cursor < head {
 		n, first := t.Trades(s.entries[:], sub.cursor, head)
-		if first > sub.cursor && !s.dropped(se, sub, min(first, head)) {
+		if first > sub.cursor && !s.dropped(g, sub, t, min(first, head)) {
 			return false
 		}
 		for i := range n {
 			e := &s.entries[i]
 			if tr.minSize.IsSet() && e.Kind == codec.KindTrade && e.Trade.Size.Cmp(tr.minSize) < 0 {
-				sub.filtered++
+				se.counts.Filtered++
 				s.stats.live.Ledger.Filtered++
 				sub.cursor++
 				continue
@@ -312,31 +359,38 @@ func (s *Shard) emitFromRing(se *Session, sub *subscription, head uint64) bool {
 			if !s.add(se, s.scratch, 1) {
 				return false
 			}
-			sub.delivered++
-			se.inFrame++
-			sub.cursor++
+			se.carry(sub, 1)
 		}
 	}
 	return true
 }
 
+// carry moves the cursor past n ticks that are in the frame now.
+func (se *Session) carry(sub *subscription, n uint64) {
+	se.counts.Delivered += n
+	se.inFrame += n
+	sub.cursor += n
+}
+
 // dropped tells a client how many trades the ring no longer holds for it.
-func (s *Shard) dropped(se *Session, sub *subscription, to uint64) bool {
-	lost := to - sub.cursor
-	t := sub.topic
-	if !s.event(se, &codec.Event{Type: codec.EventDrop, Channel: sub.terms.channel, ID: t.ID, Symbol: t.Symbol, Count: lost}) {
+func (s *Shard) dropped(g *group, sub *subscription, t *topic, to uint64) bool {
+	n := to - sub.cursor
+	if !s.event(g.session, &codec.Event{Type: codec.EventDrop, Channel: g.terms.channel, ID: t.ID, Symbol: t.Symbol, Count: n}) {
 		return false
 	}
-	sub.dropped += lost
-	s.stats.live.Ledger.Dropped += lost
+	g.session.counts.Dropped += n
+	s.stats.live.Ledger.Dropped += n
 	sub.cursor = to
 	return true
 }
 
 // spellTrades brings a kept spelling up to head if it can hold the trades from
 // cursor on; false if the client must be served from the ring.
-func (s *Shard) spellTrades(se *Session, sp *spelling, t *topic, tr *terms, cursor, head uint64) bool {
+func (s *Shard) spellTrades(g *group, sp *spelling, t *topic, cursor, head uint64) bool {
 	end := sp.base + uint64(len(sp.ends))
+	if end == head && cursor >= sp.base && len(sp.ends) > 0 {
+		return true
+	}
 	if len(sp.rows) > spelledTradesMax || cursor > end || len(sp.ends) == 0 {
 		sp.base, sp.rows, sp.ends = cursor, sp.rows[:0], sp.ends[:0]
 		end = cursor
@@ -352,7 +406,7 @@ func (s *Shard) spellTrades(se *Session, sp *spelling, t *topic, tr *terms, curs
 			break
 		}
 		for i := range n {
-			sp.rows = se.dialect.AppendTrade(sp.rows, tr.view, t.ID, t.Symbol, &s.entries[i])
+			sp.rows = g.session.dialect.AppendTrade(sp.rows, g.terms.view, t.ID, t.Symbol, &s.entries[i])
 			sp.ends = append(sp.ends, len(sp.rows))
 		}
 		end += uint64(n)
@@ -361,7 +415,8 @@ func (s *Shard) spellTrades(se *Session, sp *spelling, t *topic, tr *terms, curs
 }
 
 // emitSpelled adds spelled trades from the cursor on.
-func (s *Shard) emitSpelled(se *Session, sub *subscription, sp *spelling, head uint64) bool {
+func (s *Shard) emitSpelled(g *group, sub *subscription, t *topic, sp *spelling, head uint64) bool {
+	se := g.session
 	for i := int(sub.cursor - sp.base); i < len(sp.ends); {
 		from := 0
 		if i > 0 {
@@ -375,14 +430,11 @@ func (s *Shard) emitSpelled(se *Session, sub *subscription, sp *spelling, head u
 		if !s.add(se, sp.rows[from:sp.ends[last-1]], last-i) {
 			return false
 		}
-		n := uint64(last - i)
-		sub.delivered += n
-		se.inFrame += n
-		sub.cursor += n
+		se.carry(sub, uint64(last-i))
 		i = last
 	}
 	if sub.cursor < head {
-		return s.emitFromRing(se, sub, head)
+		return s.emitFromRing(g, sub, t, head)
 	}
 	return true
 }

@@ -2,7 +2,9 @@ package shard
 
 import (
 	"bytes"
+	"cmp"
 	"context"
+	"slices"
 	"strings"
 	"time"
 
@@ -22,83 +24,61 @@ type SessionOptions struct {
 // goroutines; its fields are the shard's.
 type Session struct {
 	// Fixed.
-	shard     *Shard
-	conn      Conn
-	dialect   codec.Dialect
-	dialectNo int // among the shard's
-	opts      SessionOptions
-	phase     int
+	shard   *Shard
+	conn    Conn
+	dialect codec.Dialect
+	opts    SessionOptions
+	phase   int
 
 	// Owned by Shard.Run.
 	ended   bool
+	listed  bool // to be visited in this round
+	rescan  bool // look at every subscription
+	setting bool // a set is being put together
 	frameNo uint64
-	subs    map[subscriptionKey]*subscription
-	groups  []*group
-	touched []*subscription // have something to send; each once
-	listed  bool            // to be visited in this round
-	rescan  bool            // a visit was cut off: look at every subscription
+	n       int      // subscriptions, in all groups
+	groups  []*group // each has subscriptions
+	scanAt  int      // of all subscriptions: where a rescan that was cut off goes on
 	hopes   []hope
+	late    map[lateKey]lateAsk // of those flagged late
 	work    *work
 	events  []codec.Event // to be told; at most tellMax
-	setNo   uint64        // the set that is being put together, 0 if none
-	sets    uint64
 
 	isOwing   bool
 	owingAt   time.Time
 	owingWait time.Duration
 
-	inFrame uint64 // ticks carried by the frame being assembled
-	afloat  uint64 // ticks carried by a frame that the kernel has not taken whole
-	gone    codec.Ledger
+	// The ledger. Offered is the sum of all heads, at the end of those that
+	// have ended, less the sum of where they began.
+	counts  codec.Ledger // Delivered, Merged, Filtered, Dropped, Snapshots, of all time
+	starts  uint64       // modulo 2^64
+	heads   uint64       // of those that have ended, modulo 2^64
+	inFrame uint64       // ticks carried by the frame being assembled
+	afloat  uint64       // ticks carried by a frame that the kernel has not taken whole
 }
 
-// subscriptionKey is what a session has at most one subscription of.
-type subscriptionKey struct {
+// lateKey names a subscription that is flagged late: one that could not be
+// served when it was asked for.
+type lateKey struct {
 	topic   uint32
 	channel codec.Channel
 }
 
-// subscription is a topic and a cursor.
-type subscription struct {
-	session *Session
-	topic   *topic
-	group   *group // nil: unconflated
-	terms   terms
-
-	cursor   uint64 // where this client stands on its channel
-	start    uint64 // where it began
-	epoch    int64  // told last; 0: none yet
-	standing uint64 // version told last
-
-	granted  bool              // the client knows the terms, and the epoch
-	waited   bool              // the client knows that there is no tick yet
-	snapshot bool              // owed a snapshot before anything else
-	first    bool              // came with its topic: served from its first tick
-	behind   bool              // the client has seen more than this node
-	lost     bool              // resumed from a point that the ring no longer holds
-	from     *codec.SymbolItem // where to go on from, once the topic is loaded
-	touched  bool
-	ref      uint64
-
-	delivered, merged, filtered, dropped, snapshots uint64
-	setNo                                           uint64
-}
-
-// terms are what a client asked for.
-type terms struct {
-	channel codec.Channel
-	view    codec.View
-	every   time.Duration
-	minSize codec.Decimal
+// lateAsk is what the client asked for when it subscribed.
+type lateAsk struct {
+	ref     uint64
+	hasFrom bool // where to go on from, once the topic is loaded
+	epoch   int64
+	seq     uint64
 }
 
 // hope is a name that has not traded, or a pattern that new names may match.
 type hope struct {
 	name  string // without the star
 	wild  bool
+	named bool // by the set that is being put together
 	terms terms
 	ref   uint64
-	setNo uint64
 }
 
 func (h *hope) matches(symbol string) bool {
@@ -119,12 +99,18 @@ type work struct {
 
 // workItem is one symbol's answer: its subscription, or why there is none.
 type workItem struct {
-	sub  *subscription
-	kind codec.EventType // if sub is nil: EventWaiting, EventRefused, EventUnsubscribed
-	name string
-	why  refusal
-	n    uint64
+	topic uint32 // if kind is eventSubscription
+	kind  codec.EventType
+	name  string
+	why   refusal
+	n     uint64
 }
+
+// These are no events: the item is what its subscription is owed, or nothing.
+const (
+	eventSubscription codec.EventType = 0
+	eventNothing      codec.EventType = 255 // it has ended meanwhile
+)
 
 // refusal is why a symbol was refused.
 type refusal uint8
@@ -132,11 +118,12 @@ type refusal uint8
 const (
 	refusedName refusal = 1 + iota
 	refusedMany
+	refusedTerms
 )
 
 // Attach makes conn a session of this shard.
 func (s *Shard) Attach(conn Conn, d codec.Dialect, opts SessionOptions) (*Session, error) {
-	se := &Session{shard: s, conn: conn, dialect: d, opts: opts, subs: make(map[subscriptionKey]*subscription)}
+	se := &Session{shard: s, conn: conn, dialect: d, opts: opts}
 	select {
 	case <-s.ended:
 		return nil, ErrEnded
@@ -146,19 +133,8 @@ func (s *Shard) Attach(conn Conn, d codec.Dialect, opts SessionOptions) (*Sessio
 }
 
 func (s *Shard) attach(se *Session) {
-	se.dialectNo = s.dialectNo(se.dialect)
 	se.phase = len(s.sessions) % phases
 	s.sessions[se] = struct{}{}
-}
-
-func (s *Shard) dialectNo(d codec.Dialect) int {
-	for i, have := range s.dialects {
-		if have == d {
-			return i
-		}
-	}
-	s.dialects = append(s.dialects, d)
-	return len(s.dialects) - 1
 }
 
 // Do has the shard carry out a command, and returns when its answer, snapshots
@@ -225,7 +201,7 @@ func (s *Shard) carryOut(se *Session, c *codec.Command, done chan struct{}) {
 		s.tell(se, codec.Event{Type: codec.EventUnsubscribed, Ref: c.Ref, Channel: c.Channel, Count: se.unsubscribe(s, c)})
 	case codec.OpLedger:
 		s.watcher.Take(s.changed)
-		s.tell(se, codec.Event{Type: codec.EventLedger, Ref: c.Ref, Ledger: se.ledger()})
+		s.tell(se, codec.Event{Type: codec.EventLedger, Ref: c.Ref, Ledger: s.ledger(se)})
 	case codec.OpPing:
 		s.tell(se, codec.Event{Type: codec.EventPong, Ref: c.Ref})
 	case codec.OpAuth:
@@ -242,46 +218,60 @@ func (s *Shard) subscribe(se *Session, c *codec.Command, done chan struct{}) {
 	}
 	w := &work{ref: c.Ref, channel: c.Channel, done: done}
 	s.meetNewTopics() // so that a topic is either seen or hoped for, never both
-	if c.Op == codec.OpSet && se.setNo == 0 {
-		se.sets++
-		se.setNo = se.sets
+	if c.Op == codec.OpSet && !se.setting {
+		se.setting = true
+		for _, g := range se.groups {
+			for i := range g.subs {
+				g.subs[i].flags &^= named
+			}
+		}
+		for i := range se.hopes {
+			se.hopes[i].named = false
+		}
+	}
+	g := s.groupOf(se, t)
+	s.stampNo++
+	refuse := func(name string, why refusal) {
+		w.items = append(w.items, workItem{kind: codec.EventRefused, name: name, why: why})
 	}
 	for it := range c.Symbols.All() {
-		if prefix, wild := bytes.CutSuffix(it.Name, []byte("*")); wild {
-			if len(prefix) > 0 && !codec.ValidSymbol(prefix) {
-				w.items = append(w.items, workItem{kind: codec.EventRefused, name: string(it.Name), why: refusedName})
-				continue
-			}
-			if !se.hope(s, hope{name: string(prefix), wild: true, terms: t, ref: c.Ref, setNo: se.setNo}) {
-				w.items = append(w.items, workItem{kind: codec.EventRefused, name: string(it.Name), why: refusedMany})
+		prefix, wild := bytes.CutSuffix(it.Name, []byte("*"))
+		switch {
+		case !codec.ValidSymbol(prefix) && (!wild || len(prefix) > 0):
+			refuse(string(it.Name), refusedName)
+		case g == nil:
+			refuse(string(it.Name), refusedTerms)
+		case wild:
+			if !se.hope(s, hope{name: string(prefix), wild: true, terms: t, ref: c.Ref, named: se.setting}) {
+				refuse(string(it.Name), refusedMany)
 				continue
 			}
 			for _, bt := range s.board.Topics()[:s.seen] { // the others are met later, by the hope
 				if strings.HasPrefix(bt.Symbol, string(prefix)) {
-					se.take(s, w, bt, t, codec.SymbolItem{})
+					s.take(g, w, bt, codec.SymbolItem{})
 				}
 			}
-			continue
+		default:
+			if bt := s.board.Lookup(string(it.Name)); bt != nil && int(bt.ID) < s.seen {
+				s.take(g, w, bt, it)
+				continue
+			}
+			name := string(it.Name)
+			if !se.hope(s, hope{name: name, terms: t, ref: c.Ref, named: se.setting}) {
+				refuse(name, refusedMany)
+				continue
+			}
+			w.items = append(w.items, workItem{kind: codec.EventWaiting, name: name})
 		}
-		if !codec.ValidSymbol(it.Name) {
-			w.items = append(w.items, workItem{kind: codec.EventRefused, name: string(it.Name), why: refusedName})
-			continue
-		}
-		if bt := s.board.Lookup(string(it.Name)); bt != nil && int(bt.ID) < s.seen {
-			se.take(s, w, bt, t, it)
-			continue
-		}
-		name := string(it.Name)
-		if !se.hope(s, hope{name: name, terms: t, ref: c.Ref, setNo: se.setNo}) {
-			w.items = append(w.items, workItem{kind: codec.EventRefused, name: name, why: refusedMany})
-			continue
-		}
-		w.items = append(w.items, workItem{kind: codec.EventWaiting, name: name})
+	}
+	if g != nil {
+		s.gather(g)
 	}
 	if c.Op == codec.OpSet && !c.More {
-		w.items = append(w.items, workItem{kind: codec.EventUnsubscribed, n: se.keepOnly(s, se.setNo)})
-		se.setNo = 0
+		w.items = append(w.items, workItem{kind: codec.EventUnsubscribed, n: se.keepNamed(s)})
+		se.setting = false
 	}
+	s.tidy(se)
 	if se.work != nil { // its Do was given up; the answer is told all the same
 		w.items = append(se.work.items[se.work.at:], w.items...)
 		close(se.work.done)
@@ -289,124 +279,163 @@ func (s *Shard) subscribe(se *Session, c *codec.Command, done chan struct{}) {
 	se.work = w
 }
 
-// take subscribes to a topic and adds the answer to w.
-func (se *Session) take(s *Shard, w *work, bt *board.Topic, t terms, from codec.SymbolItem) {
-	key := subscriptionKey{bt.ID, t.channel}
-	sub := se.subs[key]
-	if sub == nil && se.full() {
+// take subscribes the group's session to a topic, or has a subscription to it
+// come to the group, and adds the answer to w. What it takes is in the group
+// once gather is called.
+func (s *Shard) take(g *group, w *work, bt *board.Topic, from codec.SymbolItem) {
+	se := g.session
+	for int(bt.ID) >= len(s.stamps) {
+		s.stamps = append(s.stamps, 0)
+	}
+	if s.stamps[bt.ID] == s.stampNo {
+		return // named twice
+	}
+	old, at := se.find(g.terms.channel, bt.ID)
+	if old == nil && se.full() {
 		w.items = append(w.items, workItem{kind: codec.EventRefused, name: bt.Symbol, why: refusedMany})
 		return
 	}
-	if sub == nil {
-		sub = se.add(s, bt, t)
-		v := &sub.topic.view
-		sub.cursor = v.Heads.Of(t.channel)
-		sub.snapshot = !v.Loaded || v.State.Seq != 0
-		sub.start = sub.cursor
-		if from.HasFrom {
-			sub.from = &codec.SymbolItem{HasFrom: true, Epoch: from.Epoch, Seq: from.Seq}
+	s.stamps[bt.ID] = s.stampNo
+	var sub *subscription
+	switch {
+	case old == nil:
+		t := s.enter(se, bt)
+		s.fresh = append(s.fresh, subscription{topic: bt.ID, cursor: t.view.Heads.Of(g.terms.channel)})
+		sub = &s.fresh[len(s.fresh)-1]
+		se.starts += sub.cursor
+		if !t.view.Loaded || t.view.State.Seq != 0 {
+			sub.flags |= snapshot
 		}
-	} else {
-		se.setTerms(s, sub, t)
+	case old == g:
+		sub = &old.subs[at]
+	default: // its cursor stays
+		s.fresh = append(s.fresh, old.subs[at])
+		sub = &s.fresh[len(s.fresh)-1]
+		old.subs[at].flags |= leaving
+		s.moved = true
+		s.unfollow(old, s.topics[bt.ID])
 	}
-	sub.granted, sub.ref, sub.setNo = false, w.ref, se.setNo
-	w.items = append(w.items, workItem{sub: sub})
+	sub.flags &^= granted
+	if se.setting {
+		sub.flags |= named
+	}
+	if old == nil && from.HasFrom {
+		se.remember(g, sub, lateAsk{ref: w.ref, hasFrom: true, epoch: from.Epoch, seq: from.Seq})
+	}
+	w.items = append(w.items, workItem{kind: eventSubscription, topic: bt.ID})
+}
+
+// remember keeps what was asked until it can be answered.
+func (se *Session) remember(g *group, sub *subscription, ask lateAsk) {
+	if se.late == nil {
+		se.late = make(map[lateKey]lateAsk)
+	}
+	se.late[lateKey{sub.topic, g.terms.channel}] = ask
+	sub.flags |= late
+}
+
+// forget is the end of remember.
+func (se *Session) forget(g *group, sub *subscription) {
+	delete(se.late, lateKey{sub.topic, g.terms.channel})
+	sub.flags &^= late
+	if len(se.late) == 0 {
+		se.late = nil
+	}
+}
+
+// gather puts what take took into the group.
+func (s *Shard) gather(g *group) {
+	if s.moved {
+		for _, old := range g.session.groups {
+			if slices.ContainsFunc(old.subs, func(sub subscription) bool { return sub.flags&leaving != 0 }) {
+				old.sweep()
+			}
+		}
+		s.moved = false
+	}
+	slices.SortFunc(s.fresh, func(a, b subscription) int { return cmp.Compare(a.topic, b.topic) })
+	g.merge(s.fresh)
+	for i := range s.fresh {
+		s.follow(g, s.topics[s.fresh[i].topic])
+	}
+	s.fresh = s.fresh[:0]
+	if cap(s.fresh) > freshKept {
+		s.fresh = nil
+	}
+}
+
+// find is where a session's subscription stands; nil if there is none.
+func (se *Session) find(c codec.Channel, topic uint32) (*group, int) {
+	for _, g := range se.groups {
+		if g.terms.channel == c {
+			if at := g.find(topic); at >= 0 {
+				return g, at
+			}
+		}
+	}
+	return nil, 0
 }
 
 func (se *Session) full() bool {
-	return se.opts.SymbolsMax > 0 && len(se.subs)+len(se.hopes) >= se.opts.SymbolsMax
+	return se.opts.SymbolsMax > 0 && se.n+len(se.hopes) >= se.opts.SymbolsMax
 }
 
-// add makes a subscription without a cursor.
-func (se *Session) add(s *Shard, bt *board.Topic, t terms) *subscription {
-	sub := &subscription{session: se, topic: s.hold(bt)}
-	se.subs[subscriptionKey{bt.ID, t.channel}] = sub
+// enter counts one subscription more to a topic.
+func (s *Shard) enter(se *Session, bt *board.Topic) *topic {
+	se.n++
 	s.stats.live.Subscriptions++
-	sub.terms = t
-	se.join(s, sub)
-	return sub
+	return s.hold(bt)
 }
 
-// setTerms changes what a subscription carries; its cursor stays.
-func (se *Session) setTerms(s *Shard, sub *subscription, t terms) {
-	se.leave(s, sub)
-	sub.terms = t
-	se.join(s, sub)
-}
-
-// join puts a subscription where its cadence is served.
-func (se *Session) join(s *Shard, sub *subscription) {
-	if sub.terms.every == 0 {
-		if len(sub.topic.unconflated) == 0 {
-			s.watcher.Prompt(sub.topic.Topic, true)
-			s.changed(sub.topic.ID) // what was marked before shall not wait for a timer
-		}
-		sub.topic.unconflated = append(sub.topic.unconflated, sub)
-		return
+// drop accounts for a subscription that ends, and marks it for the sweep.
+func (s *Shard) drop(g *group, sub *subscription) {
+	se, t := g.session, s.topics[sub.topic]
+	sub.flags |= leaving
+	s.unfollow(g, t)
+	head := t.view.Heads.Of(g.terms.channel)
+	se.heads += head
+	se.counts.Dropped += head - sub.cursor
+	s.stats.live.Ledger.Dropped += head - sub.cursor
+	if sub.flags&late != 0 {
+		se.forget(g, sub)
 	}
-	for _, g := range se.groups {
-		if g.slot.period == sub.terms.every {
-			sub.group = g
-		}
-	}
-	if sub.group == nil {
-		sub.group = &group{session: se, slot: s.slotOf(sub.terms.every, se.phase)}
-		sub.group.slot.groups = append(sub.group.slot.groups, sub.group)
-		se.groups = append(se.groups, sub.group)
-	}
-	g := sub.group
-	g.ids = append(g.ids, sub.topic.ID)
-	g.subs = append(g.subs, sub)
-}
-
-// leave is the inverse of join.
-func (se *Session) leave(s *Shard, sub *subscription) {
-	g := sub.group
-	if g == nil {
-		sub.topic.unconflated = remove(sub.topic.unconflated, sub)
-		if len(sub.topic.unconflated) == 0 {
-			s.watcher.Prompt(sub.topic.Topic, false)
-		}
-		return
-	}
-	sub.group = nil
-	for i, have := range g.subs {
-		if have == sub {
-			last := len(g.subs) - 1
-			g.subs[i], g.ids[i] = g.subs[last], g.ids[last]
-			g.subs[last] = nil
-			g.subs, g.ids = g.subs[:last], g.ids[:last]
-			break
-		}
-	}
-	if len(g.subs) == 0 {
-		se.groups = remove(se.groups, g)
-		g.slot.groups = remove(g.slot.groups, g)
-		if len(g.slot.groups) == 0 {
-			s.slots = remove(s.slots, g.slot)
-		}
-	}
-}
-
-// drop ends a subscription; its counts stay in the session's ledger.
-func (se *Session) drop(s *Shard, key subscriptionKey, sub *subscription) {
-	se.leave(s, sub)
-	if sub.touched {
-		se.touched = remove(se.touched, sub)
-	}
-	l := sub.ledger()
-	l.Dropped += l.Pending
-	s.stats.live.Ledger.Dropped += l.Pending
-	l.Pending = 0
-	se.gone.Add(l)
-	delete(se.subs, key)
-	s.stats.live.Subscriptions--
-	s.release(sub.topic)
-	if w := se.work; w != nil {
+	if w := se.work; w != nil && w.channel == g.terms.channel {
 		for i := w.at; i < len(w.items); i++ {
-			if w.items[i].sub == sub {
-				w.items[i] = workItem{}
+			if it := &w.items[i]; it.kind == eventSubscription && it.topic == sub.topic {
+				it.kind = eventNothing
 			}
+		}
+	}
+	se.n--
+	s.stats.live.Subscriptions--
+	s.release(t)
+}
+
+// dropAll ends those subscriptions of a session that are chosen, and tells how
+// many they were.
+func (s *Shard) dropAll(se *Session, chosen func(*group, *subscription) bool) (n uint64) {
+	for _, g := range se.groups {
+		before := n
+		for i := range g.subs {
+			if sub := &g.subs[i]; chosen(g, sub) {
+				s.drop(g, sub)
+				n++
+			}
+		}
+		if n != before {
+			g.sweep()
+		}
+	}
+	s.tidy(se)
+	return n
+}
+
+// rescanAll has every subscription looked at in the next visit.
+func (se *Session) rescanAll() {
+	for _, g := range se.groups {
+		if len(g.touched) > 0 {
+			se.rescan = true
+			g.touched = g.touched[:0]
 		}
 	}
 }
@@ -440,14 +469,24 @@ func (se *Session) meet(s *Shard, bt *board.Topic) {
 			se.hopes = append(se.hopes[:i], se.hopes[i+1:]...)
 			i--
 		}
-		if se.subs[subscriptionKey{bt.ID, h.terms.channel}] != nil || se.full() {
+		if old, _ := se.find(h.terms.channel, bt.ID); old != nil || se.full() {
 			continue
 		}
-		sub := se.add(s, bt, h.terms)
-		sub.first, sub.waited, sub.ref, sub.setNo = true, true, h.ref, h.setNo
-		sub.touched = true
-		se.touched = append(se.touched, sub)
-		s.list(se)
+		g := s.groupOf(se, h.terms)
+		if g == nil {
+			continue
+		}
+		s.enter(se, bt)
+		s.fresh = append(s.fresh[:0], subscription{topic: bt.ID, flags: first | waited})
+		sub := &s.fresh[0]
+		if h.named {
+			sub.flags |= named
+		}
+		if h.ref != 0 {
+			se.remember(g, sub, lateAsk{ref: h.ref})
+		}
+		s.gather(g)
+		s.touch(g, bt.ID)
 	}
 	if len(se.hopes) == 0 {
 		delete(s.hoping, se)
@@ -456,29 +495,36 @@ func (se *Session) meet(s *Shard, bt *board.Topic) {
 
 // resume moves the cursor to where the client says it stands. The topic is
 // loaded: before that its ring does not tell what the client has missed.
-func (sub *subscription) resume() {
-	from := sub.from
-	sub.from = nil
-	v := &sub.topic.view
-	sub.cursor = v.Heads.Of(sub.terms.channel)
-	sub.start = sub.cursor
-	if from.Epoch != v.State.Epoch {
-		sub.epoch = from.Epoch // emit tells the reset
+func (se *Session) resume(g *group, sub *subscription, t *topic, from *lateAsk) {
+	v := &t.view
+	se.begin(sub, v.Heads.Of(g.terms.channel))
+	if from.epoch != v.State.Epoch {
+		sub.epoch = otherEpoch // emit tells the reset
 		return
 	}
 	switch {
-	case from.Seq > v.State.Seq:
-		sub.behind = true
-	case from.Seq == v.State.Seq:
-		sub.snapshot, sub.epoch = false, from.Epoch
-	case sub.terms.channel == codec.ChannelTrades:
-		var whole bool
-		sub.cursor, whole = sub.topic.Resume(from.Seq)
-		sub.start = sub.cursor
-		sub.epoch = from.Epoch
-		sub.lost = !whole
-		sub.snapshot = !whole
+	case from.seq > v.State.Seq:
+		sub.flags |= behind
+	case from.seq == v.State.Seq:
+		sub.flags &^= snapshot
+		sub.epoch = t.epoch
+	case g.terms.channel == codec.ChannelTrades:
+		cursor, whole := t.Resume(from.seq)
+		se.begin(sub, cursor)
+		sub.epoch = t.epoch
+		if whole {
+			sub.flags &^= snapshot
+		} else {
+			sub.flags |= lost | snapshot
+		}
 	}
+}
+
+// begin puts the cursor of a subscription that has been sent nothing where it
+// begins.
+func (se *Session) begin(sub *subscription, cursor uint64) {
+	se.starts += cursor - sub.cursor
+	sub.cursor = cursor
 }
 
 // unsubscribe ends subscriptions and hopes by name or pattern.
@@ -494,20 +540,29 @@ func (se *Session) unsubscribe(s *Shard, c *codec.Command) (n uint64) {
 		}
 		if !wild {
 			if bt := s.board.Lookup(string(it.Name)); bt != nil {
-				key := subscriptionKey{bt.ID, c.Channel}
-				if sub := se.subs[key]; sub != nil {
-					se.drop(s, key, sub)
+				if g, at := se.find(c.Channel, bt.ID); g != nil && g.subs[at].flags&leaving == 0 {
+					s.drop(g, &g.subs[at])
 					n++
 				}
 			}
 			continue
 		}
-		for key, sub := range se.subs {
-			if key.channel == c.Channel && strings.HasPrefix(sub.topic.Symbol, string(prefix)) {
-				se.drop(s, key, sub)
-				n++
+		for _, g := range se.groups {
+			for i := range g.subs {
+				if sub := &g.subs[i]; g.terms.channel == c.Channel && sub.flags&leaving == 0 && strings.HasPrefix(s.symbol(sub), string(prefix)) {
+					s.drop(g, sub)
+					n++
+				}
 			}
 		}
+	}
+	if n > 0 {
+		for _, g := range se.groups {
+			if g.terms.channel == c.Channel {
+				g.sweep()
+			}
+		}
+		s.tidy(se)
 	}
 	if len(se.hopes) == 0 {
 		delete(s.hoping, se)
@@ -515,24 +570,16 @@ func (se *Session) unsubscribe(s *Shard, c *codec.Command) (n uint64) {
 	return n
 }
 
-// keepOnly ends what a set did not name.
-func (se *Session) keepOnly(s *Shard, setNo uint64) (n uint64) {
-	for i := 0; i < len(se.hopes); i++ {
-		if se.hopes[i].setNo != setNo {
-			se.hopes = append(se.hopes[:i], se.hopes[i+1:]...)
-			i--
-		}
-	}
-	for key, sub := range se.subs {
-		if sub.setNo != setNo {
-			se.drop(s, key, sub)
-			n++
-		}
-	}
+// symbol is what the subscription's topic is called.
+func (s *Shard) symbol(sub *subscription) string { return s.board.Topics()[sub.topic].Symbol }
+
+// keepNamed ends what a set did not name.
+func (se *Session) keepNamed(s *Shard) (n uint64) {
+	se.hopes = slices.DeleteFunc(se.hopes, func(h hope) bool { return !h.named })
 	if len(se.hopes) == 0 {
 		delete(s.hoping, se)
 	}
-	return n
+	return s.dropAll(se, func(_ *group, sub *subscription) bool { return sub.flags&named == 0 })
 }
 
 // end ends a session for good.
@@ -542,45 +589,35 @@ func (s *Shard) end(se *Session, reason codec.CloseReason) {
 	}
 	se.ended = true
 	se.conn.Close(reason)
-	for key, sub := range se.subs {
-		se.drop(s, key, sub)
-	}
-	se.gone.Dropped += se.afloat
-	se.gone.Delivered -= se.afloat
+	s.dropAll(se, func(*group, *subscription) bool { return true })
+	se.counts.Dropped += se.afloat
+	se.counts.Delivered -= se.afloat
 	s.stats.live.Ledger.Dropped += se.afloat
 	se.afloat = 0
-	s.closedLedger.Add(se.gone)
+	s.closedLedger.Add(s.ledger(se))
 	if se.work != nil {
 		close(se.work.done)
 		se.work = nil
 	}
-	se.events, se.hopes, se.touched = nil, nil, nil
+	se.events, se.hopes = nil, nil
 	delete(s.sessions, se)
 	delete(s.hoping, se)
 }
 
 // ledger accounts for all that was offered to the session.
-func (se *Session) ledger() codec.Ledger {
-	sum := se.gone
-	for _, sub := range se.subs {
-		sum.Add(sub.ledger())
+func (s *Shard) ledger(se *Session) codec.Ledger {
+	l := se.counts
+	l.Offered = se.heads - se.starts
+	for _, g := range se.groups {
+		for i := range g.subs {
+			sub := &g.subs[i]
+			head := s.topics[sub.topic].view.Heads.Of(g.terms.channel)
+			l.Offered += head
+			l.Pending += head - sub.cursor
+		}
 	}
-	sum.Delivered -= se.afloat
-	sum.Pending += se.afloat
-	return sum
-}
-
-func (sub *subscription) ledger() codec.Ledger {
-	head := sub.topic.view.Heads.Of(sub.terms.channel)
-	l := codec.Ledger{
-		Offered:   head - sub.start,
-		Delivered: sub.delivered,
-		Merged:    sub.merged,
-		Filtered:  sub.filtered,
-		Dropped:   sub.dropped,
-		Pending:   head - sub.cursor,
-		Snapshots: sub.snapshots,
-	}
+	l.Delivered -= se.afloat
+	l.Pending += se.afloat
 	return l
 }
 

@@ -18,6 +18,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/bits"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -75,8 +76,16 @@ const (
 	tradesChunk = 64
 
 	// spellingsMax is how many (dialect, channel, view) spellings a shard
-	// keeps of a topic; a seventeenth is spelled for each client anew.
+	// shares among clients; a seventeenth is spelled for each client anew.
 	spellingsMax = 16
+
+	// groupsMax is on how many different terms one session may be subscribed:
+	// each is looked through for each symbol that a command names.
+	groupsMax = 64
+
+	// freshKept is how much room for new subscriptions is kept from one command
+	// to the next.
+	freshKept = 1024
 
 	// spelledTradesMax bounds the kept spelling of a topic's last trades.
 	spelledTradesMax = 16 << 10
@@ -146,7 +155,16 @@ type Shard struct {
 	tickNext  time.Time
 	tickAt    int
 
-	dialects []codec.Dialect // of the sessions, in the order in which they came
+	groups     []*group // by their number
+	freeGroups []uint32
+	kinds      []kind
+
+	// While a command is carried out: what take took, whether it moves from
+	// another group, and which topics it has taken already.
+	fresh   []subscription
+	moved   bool
+	stamps  []uint32 // by topic
+	stampNo uint32
 
 	visited int    // bytes sent in the visit that is under way
 	frame   []byte // being assembled, with room for its header
@@ -306,18 +324,15 @@ func (s *Shard) timed() bool {
 // topic is what a shard keeps of a board's topic that its sessions want.
 type topic struct {
 	*board.Topic
-	view        board.View
-	subs        int             // subscriptions in this shard
-	unconflated []*subscription // of those with no cadence
+	subs        int      // subscriptions in this shard
+	epoch       uint32   // counts the epochs that this shard has seen, from 1
+	unconflated []uint32 // the groups with no cadence that follow it
 	spellings   []spelling
+	view        board.View
 }
 
-// spelling is how one (dialect, channel, view) spells the topic now.
+// spelling is how one kind spells the topic now.
 type spelling struct {
-	dialect int
-	channel codec.Channel
-	view    codec.View
-
 	head  uint64 // ticker and quotes: what row was spelled at
 	valid bool
 	row   []byte
@@ -336,13 +351,14 @@ func (s *Shard) changed(id uint32) {
 	epoch := t.view.State.Epoch
 	t.Read(&t.view)
 	if epoch != t.view.State.Epoch {
-		t.spellings = t.spellings[:0] // trades of the old numbering must not be told after the reset
+		t.epoch++
+		clear(t.spellings) // trades of the old numbering must not be told after the reset
 	}
 	for i := range t.spellings {
 		t.spellings[i].valid = false
 	}
-	for _, sub := range t.unconflated {
-		s.touch(sub)
+	for _, no := range t.unconflated {
+		s.touch(s.groups[no], id)
 	}
 	for _, sl := range s.slots {
 		sl.set(id)
@@ -350,13 +366,18 @@ func (s *Shard) changed(id uint32) {
 }
 
 // touch puts an unconflated subscription among those to be visited.
-func (s *Shard) touch(sub *subscription) {
-	if sub.touched {
-		return
+func (s *Shard) touch(g *group, id uint32) {
+	se := g.session
+	if se.isOwing {
+		return // it will look at everything when its socket takes again
 	}
-	sub.touched = true
-	se := sub.session
-	se.touched = append(se.touched, sub)
+	if !se.rescan {
+		at := g.find(id)
+		if at < 0 {
+			return
+		}
+		g.touched = append(g.touched, uint32(at))
+	}
 	s.list(se)
 }
 
@@ -380,14 +401,6 @@ type slot struct {
 	changed []uint64
 }
 
-// group is the subscriptions of one session with one cadence.
-type group struct {
-	session *Session
-	slot    *slot
-	ids     []uint32 // of their topics, in the order of subs
-	subs    []*subscription
-}
-
 func (sl *slot) set(id uint32) {
 	for int(id/64) >= len(sl.changed) {
 		sl.changed = append(sl.changed, 0)
@@ -406,23 +419,39 @@ func (s *Shard) fire(sl *slot) {
 		if se.isOwing || se.ended {
 			continue // it will look at everything when its socket takes again
 		}
-		for i, id := range g.ids {
-			if w := int(id / 64); w < len(sl.changed) && sl.changed[w]&(1<<(id%64)) != 0 {
-				if sub := g.subs[i]; !sub.touched {
-					sub.touched = true
-					se.touched = append(se.touched, sub)
-				}
-			}
+		if !se.rescan && !g.match(sl.changed) {
+			continue
 		}
-		if len(se.touched) > 0 {
-			s.list(se)
-		}
+		s.list(se)
 	}
 	clear(sl.changed)
 	sl.any = false
 	for !sl.next.After(s.now) {
 		sl.next = sl.next.Add(max(sl.period, s.now.Sub(sl.next).Truncate(sl.period)))
 	}
+}
+
+// match touches the subscriptions whose topics have changed, and tells whether
+// there is one.
+func (g *group) match(changed []uint64) bool {
+	g.index()
+	if g.members == nil {
+		for i := range g.subs {
+			id := g.subs[i].topic
+			if w := int(id / 64); w < len(changed) && changed[w]>>(id%64)&1 != 0 {
+				g.touched = append(g.touched, uint32(i))
+			}
+		}
+		return len(g.touched) > 0
+	}
+	n := min(len(changed), len(g.members))
+	members := g.members[:n]
+	for w, word := range changed[:n] {
+		for word &= members[w]; word != 0; word &= word - 1 {
+			g.touched = append(g.touched, uint32(g.at(w, uint32(bits.TrailingZeros64(word)))))
+		}
+	}
+	return len(g.touched) > 0
 }
 
 // slotOf finds or makes the slot of a session's cadence.
@@ -459,7 +488,7 @@ func (s *Shard) hold(bt *board.Topic) *topic {
 	}
 	t := s.topics[bt.ID]
 	if t == nil {
-		t = &topic{Topic: bt}
+		t = &topic{Topic: bt, epoch: 1}
 		s.topics[bt.ID] = t
 		s.watcher.Interest(bt)
 		bt.Read(&t.view)
@@ -578,7 +607,7 @@ func (s *Shard) Ledger(ctx context.Context) (sum codec.Ledger, err error) {
 		s.watcher.Take(s.changed)
 		sum = s.closedLedger
 		for se := range s.sessions {
-			sum.Add(se.ledger())
+			sum.Add(s.ledger(se))
 		}
 	})
 	return sum, err

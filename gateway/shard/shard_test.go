@@ -366,13 +366,13 @@ func TestPatternsSetAndUnsubscribe(t *testing.T) {
 	set.Symbols.Append(codec.SymbolItem{Name: []byte("BTC-B")})
 	x.do(se, set)
 	granted("BTC-A", "BTC-B", "ETH-A")
-	if n := len(se.subs); n != 2 || len(se.hopes) != 0 {
+	if n := se.n; n != 2 || len(se.hopes) != 0 {
 		t.Errorf("%d subscriptions and %d patterns after the set, want ETH-A and BTC-B", n, len(se.hopes))
 	}
 	off := &codec.Command{Op: codec.OpUnsubscribe, Channel: codec.ChannelTicker}
 	off.Symbols.Append(codec.SymbolItem{Name: []byte("*")})
 	x.do(se, off)
-	if len(se.subs) != 0 || x.shard.topics[0] != nil {
+	if se.n != 0 || len(se.groups) != 0 || x.shard.topics[0] != nil {
 		t.Error("subscriptions or topics are left")
 	}
 	before := len(conn.updates(t))
@@ -538,8 +538,8 @@ func TestWhatIsNotThereIsSaid(t *testing.T) {
 		}
 		return len(codes) == 2
 	})
-	if codes[5] != "not-supported" || codes[6] != "no-auth" || len(se.subs) != 0 {
-		t.Errorf("%v, %d subscriptions", codes, len(se.subs))
+	if codes[5] != "not-supported" || codes[6] != "no-auth" || se.n != 0 {
+		t.Errorf("%v, %d subscriptions", codes, se.n)
 	}
 }
 

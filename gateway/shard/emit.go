@@ -189,9 +189,8 @@ func (s *Shard) event(se *Session, e *codec.Event) bool {
 // of the command that asks for it now, 0 if none does.
 func (s *Shard) emit(g *group, sub *subscription, ref uint64) bool {
 	se, t := g.session, s.topics[sub.topic]
-	v := &t.view
 	const steady = granted | late | snapshot | behind | lost
-	if sub.flags&steady != granted || sub.epoch != t.epoch || sub.standing != uint32(v.Standing.Version) || !v.Loaded {
+	if sub.flags&steady != granted || sub.epoch != t.epoch || sub.standing != t.standing || !t.loaded {
 		if on, ok := s.emitTerms(g, sub, t, ref); !on {
 			return ok
 		}
@@ -200,7 +199,7 @@ func (s *Shard) emit(g *group, sub *subscription, ref uint64) bool {
 	if c == codec.ChannelTrades {
 		return s.emitTrades(g, sub, t)
 	}
-	head := v.Heads.Of(c)
+	head := t.head(c)
 	if sub.cursor == head {
 		return true
 	}
@@ -237,7 +236,7 @@ func (s *Shard) emitTerms(g *group, sub *subscription, t *topic, ref uint64) (on
 	if sub.flags&late != 0 {
 		ask = se.late[lateKey{sub.topic, c}]
 		ref = cmp.Or(ref, ask.ref)
-		if ask.hasFrom && v.Loaded {
+		if ask.hasFrom && t.loaded {
 			se.resume(g, sub, t, &ask)
 			ask.hasFrom = false
 			se.late[lateKey{sub.topic, c}] = ask
@@ -256,14 +255,14 @@ func (s *Shard) emitTerms(g *group, sub *subscription, t *topic, ref uint64) (on
 	if sub.flags&late != 0 && !ask.hasFrom {
 		se.forget(g, sub)
 	}
-	if version := uint32(v.Standing.Version); sub.standing != version {
+	if sub.standing != t.standing {
 		if !s.event(se, &codec.Event{Type: codec.EventState, Channel: c, ID: t.ID, Symbol: t.Symbol,
 			State: v.Standing.State, Since: v.Standing.Since, Why: v.Standing.Why}) {
 			return false, false
 		}
-		sub.standing = version
+		sub.standing = t.standing
 	}
-	if !v.Loaded && sub.flags&first == 0 {
+	if !t.loaded && sub.flags&first == 0 {
 		return false, true
 	}
 	if sub.epoch != t.epoch && sub.epoch != 0 {
@@ -294,7 +293,7 @@ func (s *Shard) emitTerms(g *group, sub *subscription, t *topic, ref uint64) (on
 		se.counts.Snapshots++
 		s.stats.live.Ledger.Snapshots++
 		if sub.epoch == 0 || c != codec.ChannelTrades { // else the ring serves from the cursor
-			se.begin(sub, v.Heads.Of(c))
+			se.begin(sub, t.head(c))
 		}
 	}
 	sub.epoch = t.epoch
@@ -318,15 +317,15 @@ func (s *Shard) stateRow(g *group, t *topic, head uint64) []byte {
 	}
 	sp := t.spell(g.kind)
 	if !sp.valid || sp.head != head {
-		sp.row = d.AppendState(sp.row[:0], tr.channel, tr.view, t.ID, t.Symbol, &t.view.State)
+		sp.rows = d.AppendState(sp.rows[:0], tr.channel, tr.view, t.ID, t.Symbol, &t.view.State)
 		sp.head, sp.valid = head, true
 	}
-	return sp.row
+	return sp.rows
 }
 
 // emitTrades adds the trades from the cursor to the head.
 func (s *Shard) emitTrades(g *group, sub *subscription, t *topic) bool {
-	head := t.view.Heads.Trades
+	head := t.head(codec.ChannelTrades)
 	if sub.cursor == head {
 		return true
 	}

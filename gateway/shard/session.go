@@ -300,10 +300,10 @@ func (s *Shard) take(g *group, w *work, bt *board.Topic, from codec.SymbolItem) 
 	switch {
 	case old == nil:
 		t := s.enter(se, bt)
-		s.fresh = append(s.fresh, subscription{topic: bt.ID, cursor: t.view.Heads.Of(g.terms.channel)})
+		s.fresh = append(s.fresh, subscription{topic: bt.ID, cursor: t.head(g.terms.channel)})
 		sub = &s.fresh[len(s.fresh)-1]
 		se.starts += sub.cursor
-		if !t.view.Loaded || t.view.State.Seq != 0 {
+		if !t.loaded || t.view.State.Seq != 0 {
 			sub.flags |= snapshot
 		}
 	case old == g:
@@ -392,7 +392,7 @@ func (s *Shard) drop(g *group, sub *subscription) {
 	se, t := g.session, s.topics[sub.topic]
 	sub.flags |= leaving
 	s.unfollow(g, t)
-	head := t.view.Heads.Of(g.terms.channel)
+	head := t.head(g.terms.channel)
 	se.heads += head
 	se.counts.Dropped += head - sub.cursor
 	s.stats.live.Ledger.Dropped += head - sub.cursor
@@ -497,7 +497,7 @@ func (se *Session) meet(s *Shard, bt *board.Topic) {
 // loaded: before that its ring does not tell what the client has missed.
 func (se *Session) resume(g *group, sub *subscription, t *topic, from *lateAsk) {
 	v := &t.view
-	se.begin(sub, v.Heads.Of(g.terms.channel))
+	se.begin(sub, t.head(g.terms.channel))
 	if from.epoch != v.State.Epoch {
 		sub.epoch = otherEpoch // emit tells the reset
 		return
@@ -611,7 +611,7 @@ func (s *Shard) ledger(se *Session) codec.Ledger {
 	for _, g := range se.groups {
 		for i := range g.subs {
 			sub := &g.subs[i]
-			head := s.topics[sub.topic].view.Heads.Of(g.terms.channel)
+			head := s.topics[sub.topic].head(g.terms.channel)
 			l.Offered += head
 			l.Pending += head - sub.cursor
 		}

@@ -321,25 +321,40 @@ func (s *Shard) timed() bool {
 	return true
 }
 
-// topic is what a shard keeps of a board's topic that its sessions want.
+// topic is what a shard keeps of a board's topic that its sessions want. What
+// is looked at for each client comes first: one line of the processor's cache.
 type topic struct {
+	heads     [4]uint64 // by channel
+	epoch     uint32    // counts the epochs that this shard has seen, from 1
+	standing  uint32    // its version
+	loaded    bool
+	spellings []spelling // by kind
+
 	*board.Topic
 	subs        int      // subscriptions in this shard
-	epoch       uint32   // counts the epochs that this shard has seen, from 1
 	unconflated []uint32 // the groups with no cadence that follow it
-	spellings   []spelling
 	view        board.View
 }
 
+// read brings the view up to date.
+func (t *topic) read() {
+	t.Read(&t.view)
+	v := &t.view
+	t.heads = [4]uint64{codec.ChannelTicker: v.Heads.Ticker, codec.ChannelQuotes: v.Heads.Quotes, codec.ChannelTrades: v.Heads.Trades}
+	t.standing, t.loaded = uint32(v.Standing.Version), v.Loaded
+}
+
+// head is how far the channel has come.
+func (t *topic) head(c codec.Channel) uint64 { return t.heads[c&3] }
+
 // spelling is how one kind spells the topic now.
 type spelling struct {
-	head  uint64 // ticker and quotes: what row was spelled at
-	valid bool
-	row   []byte
-
 	base uint64 // trades: the cursor of the first spelled
-	rows []byte
 	ends []int
+	rows []byte // what a state row was spelled into, too
+
+	head  uint64 // ticker and quotes: what rows was spelled at
+	valid bool
 }
 
 // changed takes a mark: it reads the topic and touches who follows it.
@@ -349,7 +364,7 @@ func (s *Shard) changed(id uint32) {
 	}
 	t := s.topics[id]
 	epoch := t.view.State.Epoch
-	t.Read(&t.view)
+	t.read()
 	if epoch != t.view.State.Epoch {
 		t.epoch++
 		clear(t.spellings) // trades of the old numbering must not be told after the reset
@@ -491,7 +506,7 @@ func (s *Shard) hold(bt *board.Topic) *topic {
 		t = &topic{Topic: bt, epoch: 1}
 		s.topics[bt.ID] = t
 		s.watcher.Interest(bt)
-		bt.Read(&t.view)
+		t.read()
 	}
 	t.subs++
 	return t

@@ -92,6 +92,11 @@ func (s *Shard) emitAll(se *Session) bool {
 		return s.emitEach(se)
 	}
 	for i, g := range se.groups {
+		// They have left the caches since this client's turn before. Asked for
+		// together they come together; one by one each would be waited for.
+		for _, at := range g.touched {
+			s.fetched += g.subs[at].cursor
+		}
 		for _, at := range g.touched {
 			if !s.emit(g, &g.subs[at], 0) {
 				if se.ended {

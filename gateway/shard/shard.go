@@ -171,6 +171,7 @@ type Shard struct {
 	scratch []byte // a row that is spelled for one client
 	entries [tradesChunk]codec.TradeEntry
 	rows    int
+	fetched uint64 // means nothing: it has subscriptions fetched ahead
 
 	closedLedger codec.Ledger // of the sessions that have ended
 

@@ -27,7 +27,10 @@ func (s *Shard) owe(se *Session) {
 		g.touched = nil
 	}
 	se.owingWait = min(max(2*se.owingWait, owingMin), owingMax)
-	se.owingAt = s.now.Add(se.owingWait)
+	// A little early, together with others: a thousand of them shall not wake
+	// the shard a thousand times.
+	after := s.now.Add(se.owingWait).Sub(s.began)
+	se.owingAt = s.began.Add(after - after%(se.owingWait/owingSpread))
 	s.owing.push(se)
 }
 

@@ -6,8 +6,8 @@
 // makes topics stale, not the gateway unready.
 //
 // [New] binds the addresses and [Server.Run] blocks until the server has
-// drained. Run owns every goroutine: one for each listener, one for each shard
-// and one reader for each client, and all have ended when it returns. What a
-// client is sent is its shard's business alone; a reader only decodes commands
-// and waits for the shard to take them.
+// drained. Run owns every goroutine: one for each listener and each shard, the
+// few that read for all clients, and one for each client whose command is in work
+// or that is being seen out; all have ended when it returns. What a client is
+// sent is its shard's business alone; who reads only decodes commands.
 package gateway

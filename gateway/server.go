@@ -60,7 +60,7 @@ type Server struct {
 	mu       sync.Mutex
 	sessions map[*session]struct{}
 	ended    bool           // no session may begin
-	readers  sync.WaitGroup // a session and the request it came from
+	clients  sync.WaitGroup // a session and the request it came from
 }
 
 // New binds the addresses, so that a taken port shows before anything runs,
@@ -174,6 +174,10 @@ func (s *Server) Run(ctx context.Context) error {
 			failed <- fmt.Errorf("gateway: serving %s: %w", l.Addr(), err)
 		}
 	}
+	readCtx, stopReading := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopReading()
+	var reading sync.WaitGroup
+	reading.Go(func() { s.upgrader.Run(readCtx) })
 	servers.Go(func() { serve(clients, listener) })
 	var admin *http.Server
 	if s.admin != nil {
@@ -203,11 +207,13 @@ func (s *Server) Run(ctx context.Context) error {
 		}
 	}
 	stop(clients)
-	s.readers.Wait()
+	s.clients.Wait()
 	if admin != nil { // last, so that a drain can be watched
 		stop(admin)
 	}
 	servers.Wait()
+	stopReading()
+	reading.Wait()
 	stopShards()
 	shards.Wait()
 	return err
@@ -279,7 +285,7 @@ func (s *Server) upgrade(w http.ResponseWriter, r *http.Request) {
 	handedOver := false
 	defer func() {
 		if !handedOver {
-			s.readers.Done()
+			s.clients.Done()
 		}
 	}()
 	subprotocol, err := s.upgrader.Subprotocol(r)
@@ -309,13 +315,10 @@ func (s *Server) upgrade(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	handedOver = true
-	// A goroutine of its own: the one of the request holds 10 KB of net/http's
-	// buffers for as long as it lives.
-	go func() {
-		defer s.readers.Done()
-		defer done()
-		s.serve(so, dialect)
-	}()
+	s.serve(so, dialect, func() {
+		done()
+		s.clients.Done()
+	})
 }
 
 // begin admits a request to become a session, unless the server is leaving.
@@ -325,7 +328,7 @@ func (s *Server) begin() bool {
 	if s.ended || s.draining.Load() {
 		return false
 	}
-	s.readers.Add(1)
+	s.clients.Add(1)
 	return true
 }
 

@@ -14,7 +14,8 @@ import (
 
 const (
 	// waitingBytesMax bounds the commands of a session that wait for the one
-	// in work: what a client may cost that asks and does not read.
+	// in work: what a client may cost that asks and does not read. Beyond it no
+	// more is read from the client, besides what has been read.
 	waitingBytesMax = 32 << 10
 
 	// commandBytes is what a command costs besides its frame.
@@ -27,28 +28,36 @@ const (
 )
 
 // session is one client, from its upgrade to its end. The shard's half of it
-// is shard.Session.
+// is shard.Session. No goroutine is parked for it while it says nothing.
 type session struct {
 	server  *Server
 	socket  *socket.Socket
 	dialect codec.Dialect
 	shard   *shard.Session
+	began   time.Time
+	done    func() // of the limiter
 
-	// Owned by the reader: frames that were no command, in the minute that
+	// Owned by who reads: frames that were no command, in the minute that
 	// began at badSince.
 	bad      int
 	badSince time.Time
 
-	// The courier takes commands to the shard, one at a time. It is not the
-	// reader, which must read pongs and acknowledgements on while a long
-	// snapshot goes out, and it lives only while a command is in work.
-	courier sync.WaitGroup
-	freed   chan struct{} // a command was taken to the shard; one signal is kept
+	mu      sync.Mutex
+	courier *courier // nil while no command is in work
+	ended   bool     // no courier begins
+}
 
-	mu           sync.Mutex
-	working      bool // the courier lives
-	waiting      []command
-	waitingBytes int
+// courier takes commands to the shard, one at a time. It is not who reads, who
+// must read pongs and acknowledgements on while a long snapshot goes out.
+type courier struct {
+	ctx    context.Context // of the session's end
+	cancel context.CancelFunc
+	gone   chan struct{} // closed when it has ended
+
+	// Guarded by session.mu.
+	waiting []command
+	bytes   int
+	late    *time.Timer // while reading stops for them
 }
 
 type command struct {
@@ -56,14 +65,13 @@ type command struct {
 	bytes int
 }
 
-// serve runs a session to its end.
-func (s *Server) serve(so *socket.Socket, d codec.Dialect) {
+// serve begins a session; done is called at its end.
+func (s *Server) serve(so *socket.Socket, d codec.Dialect, done func()) {
 	m, name := s.metrics, d.Subprotocol()
 	m.opened.WithLabelValues(name).Inc()
 	m.sessions.WithLabelValues(name).Inc()
-	began := time.Now()
 
-	se := &session{server: s, socket: so, dialect: d, freed: make(chan struct{}, 1)}
+	se := &session{server: s, socket: so, dialect: d, began: time.Now(), done: done}
 	sh := s.shards[s.next.Add(1)%uint64(len(s.shards))]
 	var err error
 	if se.shard, err = sh.Attach(so, d, shard.SessionOptions{SymbolsMax: max(0, s.options.Limits.Symbols)}); err != nil {
@@ -79,10 +87,27 @@ func (s *Server) serve(so *socket.Socket, d codec.Dialect) {
 			so.Close(codec.CloseDraining)
 		}
 	}
-	ctx, cancel := context.WithCancel(context.Background())
-	reason := so.Serve(func(text bool, b []byte) codec.CloseReason { return se.take(ctx, text, b) })
-	cancel()
-	se.courier.Wait()
+	so.Serve(se.take, se.again, se.end)
+}
+
+// again is called when the client has read what it was sent.
+func (se *session) again() {
+	if se.shard != nil {
+		se.shard.Retry()
+	}
+}
+
+// end is called when the connection has ended.
+func (se *session) end(reason codec.CloseReason) {
+	s, so := se.server, se.socket
+	se.mu.Lock()
+	se.ended = true
+	c := se.courier
+	se.mu.Unlock()
+	if c != nil {
+		c.cancel()
+		<-c.gone
+	}
 	if se.shard != nil {
 		se.shard.Detach(reason)
 	}
@@ -90,18 +115,20 @@ func (s *Server) serve(so *socket.Socket, d codec.Dialect) {
 	delete(s.sessions, se)
 	s.mu.Unlock()
 
-	m.sessions.WithLabelValues(name).Dec()
+	m := s.metrics
+	m.sessions.WithLabelValues(se.dialect.Subprotocol()).Dec()
 	m.closed.WithLabelValues(string(reason)).Inc()
 	st := so.Stats()
-	s.options.Log.Debug("client ended", "client", so.RemoteAddr(), "reason", reason, "after", time.Since(began),
+	s.options.Log.Debug("client ended", "client", so.RemoteAddr(), "reason", reason, "after", time.Since(se.began),
 		"frames", st.Frames, "bytes", st.Bytes, "unread", st.Unread)
+	se.done()
 }
 
-// close begins to close the session; its reader ends it.
+// close begins to close the session; end follows.
 func (se *session) close(reason codec.CloseReason) { se.socket.Close(reason) }
 
 // take takes one message of the client.
-func (se *session) take(ctx context.Context, text bool, b []byte) codec.CloseReason {
+func (se *session) take(text bool, b []byte) codec.CloseReason {
 	m := se.server.metrics
 	var c codec.Command
 	err := se.decode(text, b, &c)
@@ -122,59 +149,55 @@ func (se *session) take(ctx context.Context, text bool, b []byte) codec.CloseRea
 		se.socket.Acked(c.Frame)
 		return ""
 	}
-	return se.enqueue(ctx, command{c, len(b) + commandBytes})
+	se.enqueue(command{c, len(b) + commandBytes})
+	return ""
 }
 
-// enqueue gives a command to the courier, and waits while too many wait.
-func (se *session) enqueue(ctx context.Context, c command) codec.CloseReason {
-	var late <-chan time.Time
-	for {
-		se.mu.Lock()
-		if len(se.waiting) == 0 || se.waitingBytes+c.bytes <= waitingBytesMax {
-			se.waiting = append(se.waiting, c)
-			se.waitingBytes += c.bytes
-			if !se.working {
-				se.working = true
-				se.courier.Go(func() { se.carry(ctx) })
-			}
-			se.mu.Unlock()
-			return ""
-		}
-		se.mu.Unlock()
-		if late == nil {
-			timer := time.NewTimer(waitingTimeMax)
-			defer timer.Stop()
-			late = timer.C
-		}
-		select {
-		case <-se.freed:
-		case <-late:
-			return codec.CloseTooFast
-		case <-se.socket.Done():
-			return ""
-		}
+// enqueue gives a command to the courier, and has reading stop while too many
+// wait.
+func (se *session) enqueue(cmd command) {
+	se.mu.Lock()
+	defer se.mu.Unlock()
+	if se.ended {
+		return
+	}
+	c := se.courier
+	if c == nil {
+		c = &courier{gone: make(chan struct{})}
+		c.ctx, c.cancel = context.WithCancel(context.Background())
+		se.courier = c
+		go se.carry(c) // end waits for it
+	}
+	c.waiting = append(c.waiting, cmd)
+	c.bytes += cmd.bytes
+	if c.bytes > waitingBytesMax && c.late == nil && len(c.waiting) > 1 {
+		se.socket.Pause()
+		c.late = time.AfterFunc(waitingTimeMax, func() { se.socket.Close(codec.CloseTooFast) })
 	}
 }
 
 // carry is the courier.
-func (se *session) carry(ctx context.Context) {
+func (se *session) carry(c *courier) {
+	defer close(c.gone)
+	defer c.cancel()
 	for {
 		se.mu.Lock()
-		if len(se.waiting) == 0 {
-			se.waiting, se.working = nil, false
+		if c.late != nil && c.bytes <= waitingBytesMax {
+			c.late.Stop()
+			c.late = nil
+			se.socket.Resume()
+		}
+		if len(c.waiting) == 0 {
+			se.courier = nil
 			se.mu.Unlock()
 			return
 		}
-		c := se.waiting[0]
-		se.waiting[0] = command{}
-		se.waiting = se.waiting[1:]
-		se.waitingBytes -= c.bytes
+		cmd := c.waiting[0]
+		c.waiting[0] = command{}
+		c.waiting = c.waiting[1:]
+		c.bytes -= cmd.bytes
 		se.mu.Unlock()
-		select {
-		case se.freed <- struct{}{}:
-		default:
-		}
-		if err := se.shard.Do(ctx, &c.Command); err != nil {
+		if err := se.shard.Do(c.ctx, &cmd.Command); err != nil {
 			se.socket.Close(codec.CloseInternal) // the shard has ended, or this session has
 		}
 	}

@@ -34,6 +34,13 @@ func (s *Shard) owe(se *Session) {
 	s.owing.push(se)
 }
 
+// retry tries an owing session before its time.
+func (s *Shard) retry(se *Session) {
+	if se.isOwing && !se.ended {
+		s.revisit(s.owing.remove(se.owingIndex))
+	}
+}
+
 // revisit tries an owing session again.
 func (s *Shard) revisit(se *Session) {
 	if se.ended {

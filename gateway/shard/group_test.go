@@ -169,3 +169,79 @@ func TestTermsAreBounded(t *testing.T) {
 		}
 	}
 }
+
+func TestOwingHeap(t *testing.T) {
+	rng := rand.New(rand.NewPCG(3, 4))
+	var h owingHeap
+	in := map[*Session]bool{}
+	began := time.Now()
+	for range 20_000 {
+		if rng.IntN(3) > 0 || len(h) == 0 {
+			se := &Session{owingAt: began.Add(time.Duration(rng.IntN(1000)))}
+			h.push(se)
+			in[se] = true
+		} else {
+			i := 0
+			if rng.IntN(2) == 0 {
+				i = rng.IntN(len(h))
+			}
+			se := h.remove(i)
+			if !in[se] {
+				t.Fatal("removed what was not there")
+			}
+			delete(in, se)
+			for left := range in {
+				if i == 0 && left.owingAt.Before(se.owingAt) {
+					t.Fatal("the first was not the first")
+				}
+			}
+		}
+		if len(h) > 60 {
+			h.remove(len(h) - 1)
+			clear(in)
+			for _, se := range h {
+				in[se] = true
+			}
+		}
+		for i, se := range h {
+			if se.owingIndex != i {
+				t.Fatalf("session %d says it is %d", i, se.owingIndex)
+			}
+		}
+	}
+}
+
+// TestStalledVisits: a client that takes nothing is tried at most 50 times a
+// second, however much ticks, and at once if it is known to take again.
+func TestStalledVisits(t *testing.T) {
+	x := newBench(t)
+	x.loaded("A")
+	conn := &countedConn{fakeConn: fakeConn{room: -1}}
+	se := x.attach(conn)
+	x.subscribe(se, codec.ChannelTicker, 0, "A")
+	conn.allow(0)
+	x.trade("A")
+	await(t, "it to owe", func() bool { x.ledger(); return x.shard.Stats().Owing == 1 })
+	before := conn.tried.Load()
+	for began := time.Now(); time.Since(began) < time.Second; time.Sleep(time.Millisecond) {
+		x.trade("A")
+	}
+	if n := conn.tried.Load() - before; n > 50 || n == 0 {
+		t.Errorf("%d tries in a second, want 1 to 50", n)
+	}
+	conn.allow(-1)
+	began := time.Now()
+	se.Retry()
+	await(t, "the newest state", func() bool {
+		list := conn.updates(t)
+		return list[len(list)-1].Seq == x.seq["A"]
+	})
+	t.Logf("current after %v", time.Since(began))
+}
+
+type countedConn struct {
+	fakeConn
+	tried atomic.Int64
+}
+
+func (c *countedConn) Flush() (bool, error) { c.tried.Add(1); return c.fakeConn.Flush() }

@@ -44,9 +44,10 @@ type Session struct {
 	work    *work
 	events  []codec.Event // to be told; at most tellMax
 
-	isOwing   bool
-	owingAt   time.Time
-	owingWait time.Duration
+	isOwing    bool
+	owingIndex int // in Shard.owing
+	owingAt    time.Time
+	owingWait  time.Duration
 
 	// The ledger. Offered is the sum of all heads, at the end of those that
 	// have ended, less the sum of where they began.
@@ -162,6 +163,15 @@ func (se *Session) Do(ctx context.Context, c *codec.Command) error {
 // wait already.
 func (se *Session) Tell(e codec.Event) {
 	se.shard.post(func() { se.shard.tell(se, e) })
+}
+
+// Retry tells that the session's socket may take again: it is tried now, and not
+// when its time comes. It never waits; at worst nothing comes of it.
+func (se *Session) Retry() {
+	select {
+	case se.shard.mailbox <- func() { se.shard.retry(se) }:
+	default:
+	}
 }
 
 // Detach ends the session; its connection has ended for reason.

@@ -270,7 +270,7 @@ func (s *Shard) round() {
 	s.visitAll(&s.again)
 	s.visitAll(&s.dirty)
 	for len(s.owing) > 0 && !s.owing[0].owingAt.After(s.now) {
-		s.revisit(s.owing.pop())
+		s.revisit(s.owing.remove(0))
 	}
 	if !s.now.Before(s.tickNext) {
 		s.tick()
@@ -666,37 +666,53 @@ func (c *statsCell) store(s *Shard) {
 // owingHeap orders the sessions whose sockets took nothing by when to try again.
 type owingHeap []*Session
 
+func (h owingHeap) swap(i, j int) {
+	h[i], h[j] = h[j], h[i]
+	h[i].owingIndex, h[j].owingIndex = i, j
+}
+
 func (h *owingHeap) push(se *Session) {
+	se.owingIndex = len(*h)
 	*h = append(*h, se)
-	list := *h
-	for i := len(list) - 1; i > 0; {
-		up := (i - 1) / 2
-		if !list[i].owingAt.Before(list[up].owingAt) {
-			break
+	h.up(se.owingIndex)
+}
+
+// remove takes out the session that stands at i.
+func (h *owingHeap) remove(i int) *Session {
+	last := len(*h) - 1
+	h.swap(i, last)
+	se := (*h)[last]
+	(*h)[last] = nil
+	if *h = (*h)[:last]; i < last {
+		h.up(i)
+		h.down(i)
+	}
+	return se
+}
+
+func (h owingHeap) up(i int) {
+	for i > 0 {
+		above := (i - 1) / 2
+		if !h[i].owingAt.Before(h[above].owingAt) {
+			return
 		}
-		list[i], list[up] = list[up], list[i]
-		i = up
+		h.swap(i, above)
+		i = above
 	}
 }
 
-func (h *owingHeap) pop() *Session {
-	list := *h
-	first := list[0]
-	last := len(list) - 1
-	list[0], list[last] = list[last], nil
-	list = list[:last]
-	*h = list
-	for i := 0; ; {
+func (h owingHeap) down(i int) {
+	for {
 		least := i
 		for _, c := range [2]int{2*i + 1, 2*i + 2} {
-			if c < last && list[c].owingAt.Before(list[least].owingAt) {
+			if c < len(h) && h[c].owingAt.Before(h[least].owingAt) {
 				least = c
 			}
 		}
 		if least == i {
-			return first
+			return
 		}
-		list[i], list[least] = list[least], list[i]
+		h.swap(i, least)
 		i = least
 	}
 }

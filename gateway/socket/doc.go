@@ -13,10 +13,11 @@
 // gws allocates by the length that a header claims and does not show fragments.
 //
 // A shard calls [Socket.Ready], [Socket.WriteFrame], [Socket.Flush] and
-// [Socket.Tick]; one goroutine runs [Socket.Serve], which reads and, at the
-// end, closes; anybody may call [Socket.Close]. Two short locks are taken in
-// this order: the socket's (whole frames, the close state), then, within
-// crypto/tls if there is TLS, the wire's (the remainder). Neither is ever held
+// [Socket.Tick]; anybody may call [Socket.Close]. No goroutine is parked for a
+// socket: those of [Upgrader.Run] read for all, one goes to see out each that
+// closes. Three short locks are taken in this order: the socket's (whole frames,
+// the close state), then, within crypto/tls if there is TLS, the wire's (the
+// remainder), then the readers' (who has something to read). None is ever held
 // across anything that waits.
 package socket
 

@@ -9,28 +9,18 @@ import (
 	"tickgate/codec"
 )
 
-const (
-	// heldFrameMin is the payload from which on a frame is gathered here and
-	// shown to gws when it is whole: gws would allocate all that its header
-	// claims, for as long as the client cares to wait. Only a long subscribe
-	// or set is that long.
-	heldFrameMin = codec.SmallCommandBytesMax
-
-	// readBufferBytes is what gws reads with. Commands are short.
-	readBufferBytes = 512
-)
-
 // errRefused ends gws's reading; why stands in guard.reason.
 var errRefused = errors.New("socket: refused what the client sent")
 
-// guard is the connection that gws sees. Reading passes on frames that the
-// scanner allowed and that came within the limits; what gws writes, which is
-// only ever its own close frame, is noted and goes nowhere.
+// guard stands between a socket and gws. It passes on messages that are whole,
+// whose frames the scanner allowed and that came within the limits. gws would
+// allocate all that a header claims, for as long as the client cares to wait; and
+// a desk that has begun a message could read for nobody else.
 type guard struct {
-	net.Conn // the wire, or TLS over it
-	s        *Socket
+	in net.Conn // the wire, or TLS over it
+	s  *Socket
 
-	// Owned by the goroutine that reads.
+	// Owned by whoever holds Socket.reading.
 	early   []byte // came behind the request, before the answer to it
 	scan    scanner
 	frames  bucket
@@ -38,18 +28,18 @@ type guard struct {
 	gwsCode uint16            // of the close frame that gws wanted to send
 
 	// Bytes on their way to gws that were gathered here: those below ready may
-	// be shown. Empty but for long frames.
+	// be shown. Empty but for messages that came in pieces.
 	held      []byte
 	heldShown int
 	heldReady int
-	gathering bool
 }
+
+// heldMax bounds what is held, in parts of a message's most: besides it there
+// may be headers, and control frames between its fragments.
+const heldMax = 1.5
 
 // Read passes on what may be passed on; p must have room for a header.
 func (g *guard) Read(p []byte) (int, error) {
-	if g.s.upgrading {
-		return g.Conn.Read(p)
-	}
 	if len(p) < 2*headerBytesMax {
 		return 0, io.ErrShortBuffer
 	}
@@ -64,7 +54,7 @@ func (g *guard) Read(p []byte) (int, error) {
 		if g.reason != "" {
 			return 0, errRefused
 		}
-		if g.heldShown > 0 { // the rest of held is a frame that is not whole
+		if g.heldShown > 0 { // the rest of held is a message that is not whole
 			g.held = append(g.held[:0], g.held[g.heldShown:]...)
 			g.heldShown, g.heldReady = 0, 0
 		}
@@ -93,29 +83,27 @@ func (g *guard) fill(b []byte) (int, error) {
 		}
 		return n, nil
 	}
-	return g.Conn.Read(b)
+	return g.in.Read(b)
 }
 
-// pass appends to dst what of b gws may see.
+// pass appends to dst what of b gws may see, and holds what it may see later.
 func (g *guard) pass(dst, b []byte) []byte {
 	now := monotonic()
 	begun := g.scan.resting()
+	whole := 0 // of dst: the messages that are
 	for len(b) > 0 {
 		if g.scan.left == 0 {
-			n, whole, reason := g.scan.takeHeader(b)
+			n, complete, reason := g.scan.takeHeader(b)
 			b = b[n:]
-			if whole && reason == "" && !g.frames.take(now, 1) {
+			if complete && reason == "" && !g.frames.take(now, 1) {
 				reason = codec.CloseTooFast
 			}
 			if reason != "" {
 				g.reason = reason
-				return dst
+				return dst[:whole]
 			}
-			if !whole {
+			if !complete {
 				break
-			}
-			if g.scan.left > heldFrameMin {
-				g.gathering = true
 			}
 			dst = g.emit(dst, g.scan.header[:g.scan.headerHave])
 		}
@@ -123,11 +111,18 @@ func (g *guard) pass(dst, b []byte) []byte {
 		dst = g.emit(dst, b[:n])
 		b = b[n:]
 		if g.scan.left -= n; g.scan.left == 0 {
-			g.gathering = false
-			g.heldReady = len(g.held)
 			g.scan.endFrame()
 			begun = begun || !g.scan.inMessage
+			if g.scan.resting() {
+				whole, g.heldReady = len(dst), len(g.held)
+			}
 		}
+	}
+	if len(dst) > whole {
+		g.held = append(g.held, dst[whole:]...)
+	}
+	if float64(len(g.held)-g.heldReady) > heldMax*float64(g.scan.messageMax) {
+		g.reason = codec.CloseTooBig
 	}
 	switch {
 	case g.scan.resting():
@@ -135,34 +130,17 @@ func (g *guard) pass(dst, b []byte) []byte {
 	case begun:
 		g.s.messageBegan.Store(int64(now))
 	}
-	return dst
+	return dst[:whole]
 }
 
-// emit appends b to what is being gathered, if anything is, else to dst.
+// emit appends b to what is held, if anything is, else to dst.
 func (g *guard) emit(dst, b []byte) []byte {
-	if !g.gathering && len(g.held) == 0 {
+	if len(g.held) == 0 {
 		return append(dst, b...)
 	}
 	g.held = append(g.held, b...)
-	if !g.gathering {
-		g.heldReady = len(g.held)
-	}
 	return dst
 }
-
-// Write answers the upgrade; later it only notes what gws wants to close with.
-func (g *guard) Write(b []byte) (int, error) {
-	if g.s.upgrading {
-		return g.Conn.Write(b)
-	}
-	if len(b) >= 4 && b[0]&0x0f == opClose {
-		g.gwsCode = uint16(b[2])<<8 | uint16(b[3])
-	}
-	return len(b), nil
-}
-
-// Close is the socket's business.
-func (g *guard) Close() error { return nil }
 
 // started is the zero of monotonic.
 var started = time.Now()

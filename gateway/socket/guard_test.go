@@ -78,7 +78,7 @@ func FuzzGuard(f *testing.F) {
 		"Sec-Websocket-Version": {"13"}, "Sec-Websocket-Key": {"dGhlIHNhbXBsZSBub25jZQ=="},
 	}}
 	run := func(t *testing.T, in []byte, n int) (seen []byte, reason codec.CloseReason, h *heard) {
-		g := &guard{Conn: &pieces{b: in, n: n}, s: &Socket{}, scan: scanner{messageMax: messageMax}}
+		g := &guard{in: &pieces{b: in, n: n}, s: &Socket{}, scan: scanner{messageMax: messageMax}}
 		h = &heard{}
 		u := gws.NewUpgrader(h, &gws.ServerOption{ReadMaxPayloadSize: messageMax, CheckUtf8Enabled: true})
 		tee := &pieces{} // for its Write and Close
@@ -88,7 +88,7 @@ func FuzzGuard(f *testing.F) {
 				t.Fatalf("%d bytes held", cap(g.held))
 			}
 			return n, err
-		}), writerFunc(func(p []byte) { seen = append(seen, p...) })), readBufferBytes), request)
+		}), writerFunc(func(p []byte) { seen = append(seen, p...) })), deskBufferBytes), request)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -2,6 +2,7 @@ package socket
 
 import (
 	"bufio"
+	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -86,12 +87,18 @@ func serve(t testing.TB, useTLS bool, o Options, h Handler) *server {
 			mu.Lock()
 			all = append(all, so)
 			mu.Unlock()
-			readers.Go(func() { s.ended <- so.Serve(h) })
+			readers.Add(1)
+			so.Serve(h, nil, func(reason codec.CloseReason) { s.ended <- reason; readers.Done() })
 			s.sockets <- so
 		}),
 	}
 	serving.Go(func() { _ = hs.Serve(NewListener(l, c, nil)) })
+	ctx, cancel := context.WithCancel(context.Background())
+	var reading sync.WaitGroup
+	reading.Go(func() { u.Run(ctx) })
 	t.Cleanup(func() {
+		defer reading.Wait()
+		defer cancel()
 		_ = hs.Close()
 		serving.Wait()
 		mu.Lock()

@@ -29,7 +29,7 @@ const (
 // what gws would trip over: gws allocates what a header claims, panics on a
 // length beyond 63 bits, and does not show fragments.
 //
-// It belongs to the goroutine that reads.
+// It belongs to whoever holds Socket.reading.
 type scanner struct {
 	messageMax int // bytes of a message, over all of its fragments
 

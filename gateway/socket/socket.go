@@ -19,9 +19,19 @@ import (
 
 const (
 	// unreadMax is how many bytes a client may have been sent and not read,
-	// unless it is known to read more than that in a second. A client's own
-	// receive buffer would hide seconds of prices.
+	// unless its line needs more. A client's own receive buffer would hide
+	// seconds of prices.
 	unreadMax = 64 << 10
+
+	// unreadTrips is for how many round trips of a ping a client may have
+	// unread what it reads in that time, at most a second: less would have a
+	// long fast line wait for our knowing that it reads. (The design says a
+	// second: a client that read a megabyte a second and fell asleep then had
+	// a megabyte to chew before it was current.)
+	unreadTrips = 2
+
+	// tripTicks is over how many ticks the least round trip is taken.
+	tripTicks = 4
 
 	// idlePing keeps middleboxes, which forget a connection after 30 to 60 s
 	// without a byte, from forgetting this one.
@@ -54,8 +64,8 @@ const (
 // ErrFrameTooBig ends a socket whose frame has more than FrameMax bytes.
 var ErrFrameTooBig = errors.New("socket: frame longer than FrameMax")
 
-// A Handler takes one message of the client; b is its own until it returns. A
-// reason closes the socket.
+// A Handler takes one message of the client; b is its own until it returns, which
+// must be soon: other sockets wait to be read. A reason closes the socket.
 type Handler func(text bool, b []byte) codec.CloseReason
 
 // Socket is one client connection that has been upgraded.
@@ -64,27 +74,35 @@ type Socket struct {
 	wire    *wire
 	tls     *tls.Conn // nil without TLS
 	out     net.Conn  // where frames go: tls or wire
-	guard   guard
-	gws     *gws.Conn
-	opcode  byte // of our frames
+	opcode  byte      // of our frames
 	options *Options
+	readers *readers
 	remote  netip.AddrPort
 
-	// Owned by Upgrade, then by Serve.
-	upgrading bool
-	handler   Handler
-	readErr   error
+	// Fixed by Serve.
+	handler Handler
+	again   func() // the client has read; may be nil
+	fd      int
+
+	reads  readState   // guarded by readers.mu
+	paused atomic.Bool // the handler takes no more for now
+
+	// reading is held by the desk that reads, and for good by who sees the
+	// socket out. No one waits while holding it, before that.
+	reading sync.Mutex
+	guard   guard
+	readErr error
 
 	// messageBegan is when the message that is arriving began, by monotonic;
-	// 0 between messages. The reader writes it and Tick reads it.
+	// 0 between messages. Who reads writes it and Tick reads it.
 	messageBegan atomic.Int64
 
-	closed   atomic.Bool   // as reason != ""
-	finished chan struct{} // closed when finish has ended
+	closed atomic.Bool // as reason != ""
 
 	mu       sync.Mutex
 	reason   codec.CloseReason // set once; then nothing but the remainder is sent
-	pong     []byte            // the newest ping's payload that is not answered yet
+	ended    func(codec.CloseReason)
+	pong     []byte // the newest ping's payload that is not answered yet
 	owesPong bool
 	frames   uint64 // sent, the first is 1
 	bytes    uint64 // of frames sent
@@ -92,10 +110,15 @@ type Socket struct {
 
 	// What the client has read: told by pongs, which come in reading order,
 	// and by acknowledgements.
-	confirmed uint64 // bytes of frames
-	pinging   bool   // a ping is under way
-	pinged    uint64 // bytes sent before it
-	readRate  uint64 // bytes confirmed between the last two ticks, per second
+	confirmed uint64        // bytes of frames
+	pinging   bool          // a ping is under way
+	pinged    uint64        // bytes sent before it
+	pingedAt  time.Duration // by monotonic
+	wanted    bool          // Ready said no for want of it
+	readRate  uint64        // bytes confirmed between the last two ticks, per second
+	trip      time.Duration // the least of late; 0: not known
+	tripLast  time.Duration // of the tripTicks before
+	tripAge   int           // ticks since trip began anew
 
 	// As of the last Tick.
 	tickAt        time.Time
@@ -124,10 +147,6 @@ const (
 // RemoteAddr is the client's address.
 func (s *Socket) RemoteAddr() netip.AddrPort { return s.remote }
 
-// Done is closed when the socket has been closed and what was left over has
-// been seen out: nothing that it is asked for then reaches the client.
-func (s *Socket) Done() <-chan struct{} { return s.finished }
-
 // closing tells whether Close has been called.
 func (s *Socket) closing() bool { return s.closed.Load() }
 
@@ -136,17 +155,23 @@ func (s *Socket) closing() bool { return s.closed.Load() }
 func (s *Socket) Ready() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.reason == "" && s.readingLocked() && s.wire.clear()
+	s.wanted = !s.readingLocked()
+	return s.reason == "" && !s.wanted && s.wire.clear()
 }
 
 // readingLocked tells whether the client has read enough of what it was sent:
-// all but unreadMax, or what it has shown to read in a second.
+// all but what its line needs.
 func (s *Socket) readingLocked() bool {
 	return s.bytes-s.confirmed <= s.allowanceLocked()
 }
 
 func (s *Socket) allowanceLocked() uint64 {
-	return max(unreadMax, s.readRate, s.confirmed-s.tickConfirmed)
+	trip := s.trip
+	if trip == 0 || s.tripLast != 0 && s.tripLast < trip {
+		trip = s.tripLast
+	}
+	rate := max(s.readRate, s.confirmed-s.tickConfirmed) // a second
+	return max(unreadMax, rate*uint64(min(unreadTrips*trip, time.Second))/uint64(time.Second))
 }
 
 // WriteFrame sends one frame whose payload is buf[HeaderRoom:], and never
@@ -225,6 +250,9 @@ func (s *Socket) Tick(now time.Time) codec.CloseReason {
 	if elapsed < tickMin {
 		return ""
 	}
+	if s.tripAge++; s.tripAge >= tripTicks && s.trip != 0 {
+		s.tripLast, s.trip, s.tripAge = s.trip, 0, 0
+	}
 	s.readRate = (s.confirmed - s.tickConfirmed) * uint64(time.Second) / uint64(elapsed)
 
 	if s.bytes != s.tickBytes {
@@ -277,8 +305,8 @@ func (s *Socket) deadLocked(now time.Time) bool {
 // Acked tells that the client has read frame no and all before it.
 func (s *Socket) Acked(no uint64) {
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	if no == 0 || no > s.frames {
+		s.mu.Unlock()
 		return // of a frame that was never sent: worth nothing
 	}
 	if s.marks == nil {
@@ -286,15 +314,31 @@ func (s *Socket) Acked(no uint64) {
 	}
 	if no == s.frames {
 		s.confirmLocked(s.bytes)
-		return
+	} else {
+		s.confirmLocked(s.marks.before(no))
 	}
-	s.confirmLocked(s.marks.before(no))
+	s.unlockConfirmed()
+}
+
+// unlockConfirmed unlocks, and tells who waits if the client has read enough.
+func (s *Socket) unlockConfirmed() {
+	tell := s.wanted && s.again != nil && s.readingLocked()
+	if tell {
+		s.wanted = false
+	}
+	s.mu.Unlock()
+	if tell {
+		s.again() // takes no lock that is held by who calls us
+	}
 }
 
 func (s *Socket) confirmLocked(bytes uint64) {
 	s.confirmed = max(s.confirmed, bytes)
 	if s.pinging && s.confirmed >= s.pinged {
 		s.pinging = false
+		if trip := monotonic() - s.pingedAt; s.trip == 0 || trip < s.trip {
+			s.trip = trip
+		}
 	}
 }
 
@@ -321,7 +365,7 @@ func (s *Socket) pingLocked() {
 	var payload [pingBytes]byte
 	binary.BigEndian.PutUint64(payload[:], s.bytes)
 	s.controlLocked(opPing, payload[:])
-	s.pinging, s.pinged = true, s.bytes
+	s.pinging, s.pinged, s.pingedAt = true, s.bytes, monotonic()
 }
 
 func (s *Socket) pongLocked() {
@@ -329,8 +373,8 @@ func (s *Socket) pongLocked() {
 	s.pong, s.owesPong = nil, false
 }
 
-// controlLocked sends a control frame. An error has ended the wire, which the
-// reader sees.
+// controlLocked sends a control frame. An error has ended the wire, which who
+// reads sees.
 func (s *Socket) controlLocked(op byte, payload []byte) {
 	var f [2 + controlBytesMax]byte
 	f[0], f[1] = 0x80|op, byte(len(payload))
@@ -355,12 +399,16 @@ func (s *Socket) gotPing(payload []byte) {
 // payload; a pong that we did not ask for tells nothing.
 func (s *Socket) gotPong(payload []byte) {
 	s.mu.Lock()
-	defer s.mu.Unlock()
+	defer s.unlockConfirmed()
 	if !s.pinging || (len(payload) != 0 && (len(payload) != pingBytes || binary.BigEndian.Uint64(payload) != s.pinged)) {
 		return
 	}
 	s.confirmLocked(s.pinged)
 	s.pinging = false
+	// A client that reads on shall be known to in a round trip, not at the tick.
+	if s.bytes-s.confirmed > s.allowanceLocked()/2 && s.wire.empty() {
+		s.pingLocked()
+	}
 	s.guard.frames.giveBack(1)
 	s.wire.reads.giveBack(1)
 }
@@ -382,12 +430,34 @@ func (s *Socket) Close(reason codec.CloseReason) {
 		binary.BigEndian.PutUint16(payload[:], reason.Code())
 		s.controlLocked(opClose, payload[:2+copy(payload[2:], reason)])
 	}
-	go s.finish() // Serve waits for it
+	if s.ended != nil {
+		go s.finish() // who called Serve waits for ended
+	}
 }
 
-// finish sees the remainder out and makes the reader end.
+// finish sees a socket out that is closing.
 func (s *Socket) finish() {
-	defer close(s.finished)
+	s.flushOut()
+	_ = s.wire.tcp.SetReadDeadline(time.Now().Add(drainMax))
+	s.reading.Lock()
+	if !errors.Is(s.readErr, io.EOF) { // so that a client that still sends gets the reason and no RST
+		var scrap [512]byte
+		for {
+			if _, err := s.wire.Conn.Read(scrap[:]); err != nil {
+				break
+			}
+		}
+	}
+	s.readers.remove(s)
+	_ = s.wire.Close()
+	s.mu.Lock()
+	reason := s.reason
+	s.mu.Unlock()
+	s.ended(reason)
+}
+
+// flushOut sees the remainder out.
+func (s *Socket) flushOut() {
 	if s.tls != nil && s.wire.room() >= controlRoom/4 {
 		_ = s.tls.CloseWrite() // says close_notify; an error has ended the wire
 	}
@@ -407,28 +477,37 @@ func (s *Socket) finish() {
 		time.Sleep(poll)
 	}
 	_ = s.wire.tcp.CloseWrite() // fails if the peer has reset: reading tells
-	_ = s.wire.tcp.SetReadDeadline(time.Now().Add(drainMax))
 }
 
-// Serve reads until the connection has ended, and tells why it did. Each
-// socket must be served once, even one that is closing.
-func (s *Socket) Serve(h Handler) codec.CloseReason {
+// Serve has the socket read, and returns at once. h is called with one message
+// after another and must not wait; again, which may be nil, when a client has
+// read for whose reading Ready waits; ended once, when the connection has ended,
+// with the reason. Each socket must be served once, even one that is closing.
+func (s *Socket) Serve(h Handler, again func(), ended func(codec.CloseReason)) {
 	s.handler = h
-	s.gws.ReadLoop()
-	s.Close(s.endReason())
-	if !errors.Is(s.readErr, io.EOF) { // so that a client that still sends gets the reason and no RST
-		var scrap [readBufferBytes]byte
-		for {
-			if _, err := s.wire.Conn.Read(scrap[:]); err != nil {
-				break
-			}
-		}
-	}
-	<-s.finished
-	_ = s.wire.Close()
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.reason
+	s.again, s.ended = again, ended
+	closing := s.reason != ""
+	s.mu.Unlock()
+	if closing {
+		go s.finish()
+		return
+	}
+	if err := s.readers.add(s); err != nil {
+		s.Close(codec.CloseGone)
+		return
+	}
+	s.readers.look(s) // something may have come before
+}
+
+// Pause has no more read from the client until Resume. The handler is still
+// called with messages that have been read already: no more than deskBufferBytes.
+func (s *Socket) Pause() { s.paused.Store(true) }
+
+// Resume is the end of Pause.
+func (s *Socket) Resume() {
+	s.paused.Store(false)
+	s.readers.look(s)
 }
 
 // endReason is why the reading ended.
@@ -474,13 +553,19 @@ func (s *Socket) Stats() Stats {
 	}
 }
 
-// events is what gws calls; all of it comes from Serve's goroutine.
+// events is what gws calls, at a desk, for the socket that it reads.
 type events struct{}
 
-func socketOf(c *gws.Conn) *Socket { return c.NetConn().(*guard).s }
+func socketOf(c *gws.Conn) *Socket { return c.NetConn().(*desk).s }
 
-func (events) OnOpen(*gws.Conn)                   {}
-func (events) OnClose(c *gws.Conn, err error)     { socketOf(c).readErr = err }
+func (events) OnOpen(*gws.Conn) {}
+
+func (events) OnClose(c *gws.Conn, err error) {
+	if s := socketOf(c); s != nil { // else the desk ends
+		s.readErr = err
+	}
+}
+
 func (events) OnPing(c *gws.Conn, payload []byte) { socketOf(c).gotPing(payload) }
 func (events) OnPong(c *gws.Conn, payload []byte) { socketOf(c).gotPong(payload) }
 

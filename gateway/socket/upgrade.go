@@ -3,6 +3,7 @@ package socket
 import (
 	"bufio"
 	"cmp"
+	"context"
 	"crypto/tls"
 	"encoding/base64"
 	"errors"
@@ -99,6 +100,7 @@ func (o Options) validate() error {
 type Upgrader struct {
 	options   Options
 	protocols map[string]*gws.Upgrader // by subprotocol; "" for none
+	readers   *readers
 }
 
 // NewUpgrader makes an upgrader for clients that speak one of the subprotocols
@@ -109,21 +111,30 @@ func NewUpgrader(o Options, subprotocols ...string) (*Upgrader, error) {
 		return nil, err
 	}
 	u := &Upgrader{options: o, protocols: map[string]*gws.Upgrader{}}
-	for _, p := range append([]string{""}, subprotocols...) {
-		option := &gws.ServerOption{
+	option := func(subprotocols ...string) *gws.ServerOption {
+		return &gws.ServerOption{
 			ReadMaxPayloadSize: o.MessageBytesMax,
-			ReadBufferSize:     readBufferBytes,
 			CheckUtf8Enabled:   true,
 			HandshakeTimeout:   o.HandshakeTimeout,
-			NewSession:         func() gws.SessionStorage { return nil }, // a map a socket that nobody uses
+			NewSession:         func() gws.SessionStorage { return nil }, // a map that nobody uses
+			SubProtocols:       subprotocols,
 		}
-		if p != "" {
-			option.SubProtocols = []string{p}
-		}
-		u.protocols[p] = gws.NewUpgrader(events{}, option)
+	}
+	u.protocols[""] = gws.NewUpgrader(events{}, option())
+	for _, p := range subprotocols {
+		u.protocols[p] = gws.NewUpgrader(events{}, option(p))
+	}
+	var err error
+	if u.readers, err = newReaders(option()); err != nil {
+		return nil, err
 	}
 	return u, nil
 }
+
+// Run reads for all sockets until ctx is done, when all of them must have ended:
+// without it they are written to, and never read. Every goroutine that it starts
+// has ended when it returns.
+func (u *Upgrader) Run(ctx context.Context) { u.readers.run(ctx) }
 
 // A RequestError is why a request cannot be upgraded, as an HTTP answer.
 type RequestError struct {
@@ -213,7 +224,7 @@ func (u *Upgrader) Upgrade(w http.ResponseWriter, r *http.Request, subprotocol s
 }
 
 func (u *Upgrader) take(conn net.Conn, buffered *bufio.Reader, r *http.Request, subprotocol string, text bool) (*Socket, error) {
-	s := &Socket{options: &u.options, out: conn, opcode: opBinary, upgrading: true, finished: make(chan struct{})}
+	s := &Socket{options: &u.options, readers: u.readers, out: conn, opcode: opBinary}
 	if text {
 		s.opcode = opText
 	}
@@ -229,7 +240,7 @@ func (u *Upgrader) take(conn net.Conn, buffered *bufio.Reader, r *http.Request, 
 	}
 	s.remote, _ = netip.ParseAddrPort(conn.RemoteAddr().String())
 	s.guard = guard{
-		Conn: conn, s: s,
+		in: conn, s: s,
 		scan:   scanner{messageMax: u.options.MessageBytesMax},
 		frames: newBucket(u.options.MessagesPerSecond, u.options.MessagesPerSecond*burstSeconds),
 	}
@@ -243,14 +254,14 @@ func (u *Upgrader) take(conn net.Conn, buffered *bufio.Reader, r *http.Request, 
 	if subprotocol != "" {
 		r.Header.Set("Sec-WebSocket-Protocol", subprotocol)
 	}
-	var err error
-	if s.gws, err = u.protocols[subprotocol].UpgradeFromConn(&s.guard, bufio.NewReaderSize(&s.guard, readBufferBytes), r); err != nil {
+	// What gws makes of it is not kept: a desk reads.
+	if _, err := u.protocols[subprotocol].UpgradeFromConn(conn, bufio.NewReaderSize(conn, 16), r); err != nil {
 		return nil, fmt.Errorf("socket: upgrade: %w", err)
 	}
+	s.wire.socket = s
 	if err := s.wire.nonblocking(&u.options, s.tls != nil); err != nil {
 		return nil, err
 	}
-	s.upgrading = false
 	s.wire.release()
 	return s, nil
 }

@@ -57,8 +57,9 @@ type wire struct {
 	once     sync.Once
 
 	switched atomic.Bool
+	socket   *Socket // set before switched
 
-	// Owned by the goroutine that reads.
+	// Owned by whoever holds Socket.reading.
 	reads, bytes bucket
 	tooFast      bool
 	read         func(fd uintptr) bool // made once, so that a read allocates nothing
@@ -97,7 +98,7 @@ func newWire(c *net.TCPConn) (*wire, error) {
 	}
 	w.read = func(fd uintptr) bool {
 		w.inN, w.inErr = ReadNow(fd, w.in)
-		return w.inErr != syscall.EAGAIN
+		return true
 	}
 	w.queued = func(fd uintptr) {
 		w.queuedN, w.outErr = unix.IoctlGetInt(int(fd), unix.SIOCOUTQNSD)
@@ -136,6 +137,7 @@ func (w *wire) nonblocking(o *Options, tls bool) error {
 }
 
 // Read counts what a client sends, before TLS and WebSocket make sense of it.
+// Once switched it does not wait: if there is nothing, the error is errAgain.
 func (w *wire) Read(b []byte) (int, error) {
 	if !w.switched.Load() || len(b) == 0 {
 		return w.Conn.Read(b)
@@ -146,6 +148,8 @@ func (w *wire) Read(b []byte) (int, error) {
 	n := 0
 	switch {
 	case err != nil:
+	case w.inErr == syscall.EAGAIN:
+		return 0, errAgain
 	case w.inErr != nil:
 		err = os.NewSyscallError("read", w.inErr)
 	case w.inN == 0:
@@ -221,6 +225,9 @@ func (w *wire) breakLocked(err error) error {
 	w.broken = err
 	w.remainder, w.sent = nil, 0
 	w.closeFD()
+	if w.socket != nil {
+		w.socket.readers.look(w.socket) // the kernel tells nothing of what we have closed
+	}
 	return err
 }
 

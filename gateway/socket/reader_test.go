@@ -1,0 +1,117 @@
+package socket
+
+import (
+	"runtime"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"tickgate/codec"
+)
+
+// Clients that say nothing have no goroutine, those in the middle of a message
+// neither, and nobody waits for them.
+func TestNoGoroutineIsParked(t *testing.T) {
+	const clients = 100
+	var got atomic.Int64
+	s := serve(t, false, Options{}, func(bool, []byte) codec.CloseReason { got.Add(1); return "" })
+	stacks := func() string {
+		b := make([]byte, 4<<20)
+		return string(b[:runtime.Stack(b, true)])
+	}
+	var peers []*peer
+	for i := range clients {
+		p, _ := s.dial(t, 0)
+		peers = append(peers, p)
+		switch i % 4 { // a quarter each: silent, a header cut in two, a message begun, fragments begun
+		case 1:
+			_, _ = p.conn.Write([]byte{0x82})
+		case 2:
+			_, _ = p.conn.Write(clientFrame(0x82, make([]byte, 9000))[:5000])
+		case 3:
+			p.send(0x02, []byte("frag"))
+			p.send(0x89, []byte("between"))
+		}
+	}
+	other, _ := s.dial(t, 0)
+	for range 50 {
+		other.send(0x82, []byte("now"))
+	}
+	for deadline := time.Now().Add(5 * time.Second); got.Load() < 50; time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("%d messages of 50 came past %d clients in the middle of one", got.Load(), clients)
+		}
+	}
+	// Other tests run beside this one: only stacks inside gws count, and there
+	// are a few desks for each server.
+	if n, most := strings.Count(stacks(), "gws.(*Conn).ReadLoop"), 20*(desksMin+runtime.GOMAXPROCS(0)); n > most {
+		t.Errorf("%d goroutines inside gws, want at most %d", n, most)
+	}
+	for i, p := range peers {
+		switch i % 4 {
+		case 1:
+			_, _ = p.conn.Write(clientFrame(0x82, []byte("x"))[1:])
+		case 2:
+			_, _ = p.conn.Write(clientFrame(0x82, make([]byte, 9000))[5000:])
+		case 3:
+			p.send(0x80, []byte("ment"))
+			if op, b, err := p.next(); op != opPong || string(b) != "between" || err != nil {
+				t.Errorf("%d %q %v, want the pong", op, b, err)
+			}
+		}
+	}
+	for deadline := time.Now().Add(5 * time.Second); got.Load() < 50+3*clients/4; time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("%d messages, want %d", got.Load(), 50+3*clients/4)
+		}
+	}
+}
+
+// A handler that takes no more pauses its socket; what has been read comes all
+// the same, the rest after Resume, and nothing is lost.
+func TestPause(t *testing.T) {
+	both(t, func(t *testing.T, useTLS bool) {
+		var mu sync.Mutex
+		var got []byte
+		var so *Socket
+		pauseAt := 3
+		ready := make(chan struct{})
+		s := serve(t, useTLS, Options{}, func(_ bool, b []byte) codec.CloseReason {
+			<-ready
+			mu.Lock()
+			defer mu.Unlock()
+			got = append(got, b[0])
+			if len(got) == pauseAt {
+				so.Pause()
+			}
+			return ""
+		})
+		p, socket := s.dial(t, 0)
+		so = socket
+		close(ready)
+		count := func() int { mu.Lock(); defer mu.Unlock(); return len(got) }
+		const sent = 40
+		for i := range sent {
+			f := make([]byte, 1000)
+			f[0] = byte(i)
+			p.send(0x82, f)
+		}
+		time.Sleep(300 * time.Millisecond)
+		if n := count(); n < pauseAt || n > pauseAt+deskBufferBytes/1000+1 {
+			t.Errorf("%d messages came, want %d and what had been read", n, pauseAt)
+		}
+		so.Resume()
+		for deadline := time.Now().Add(5 * time.Second); count() < sent; time.Sleep(time.Millisecond) {
+			if time.Now().After(deadline) {
+				t.Fatalf("%d of %d messages", count(), sent)
+			}
+		}
+		for i, b := range got {
+			if int(b) != i {
+				t.Fatalf("message %d came as number %d", b, i)
+			}
+		}
+	})
+}

@@ -111,6 +111,10 @@ func serve(t testing.TB, useTLS bool, o Options, h Handler) *server {
 	return s
 }
 
+// smallBuffer is a receive buffer that is soon full. With one much smaller the
+// kernels wait for each other, up to seconds, before a closed window is open.
+const smallBuffer = 32 << 10
+
 // peer is a client that does exactly what a test tells it to.
 type peer struct {
 	t    testing.TB

@@ -199,7 +199,7 @@ func TestPings(t *testing.T) {
 func TestPongSlot(t *testing.T) {
 	both(t, func(t *testing.T, useTLS bool) {
 		s := serve(t, useTLS, Options{}, nil)
-		p, so := s.dial(t, 4096)
+		p, so := s.dial(t, smallBuffer)
 		sent := 0
 		for so.wire.empty() {
 			sent++
@@ -212,7 +212,7 @@ func TestPongSlot(t *testing.T) {
 		}
 		time.Sleep(100 * time.Millisecond)
 		go func() {
-			for range 1000 {
+			for range 10_000 {
 				if done, err := so.Flush(); done || err != nil {
 					return
 				}
@@ -409,7 +409,7 @@ func TestClose(t *testing.T) {
 		}
 		t.Run("reads late", func(t *testing.T) {
 			s := serve(t, useTLS, Options{}, nil)
-			p, so := s.dial(t, 4096)
+			p, so := s.dial(t, smallBuffer)
 			sent := fill(t, so)
 			so.Close(codec.CloseOverload)
 			so.Close(codec.CloseStalled) // the first reason counts

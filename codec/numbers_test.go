@@ -352,6 +352,15 @@ func TestDigits(t *testing.T) {
 	for range 200_000 {
 		check(rand.Uint64() >> (rand.Uint32() & 63))
 	}
+	for range 100_000 {
+		a := rand.Uint64() >> (rand.Uint32() & 63)
+		for _, b := range []uint64{a, a + rand.Uint64N(1e8), a - rand.Uint64N(1e8), rand.Uint64()} {
+			want := fmt.Sprintf("x%d,%d", a, b)
+			if got := string(AppendTimes([]byte("x"), a, ",", b)); got != want {
+				t.Fatalf("AppendTimes = %s, want %s", got, want)
+			}
+		}
+	}
 	for range 200_000 {
 		coef, scale := rand.Int64N(1e18)>>(rand.Uint32()&63), rand.IntN(19)
 		d, err := NewDecimal(coef, scale)

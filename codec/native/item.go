@@ -37,6 +37,7 @@ const (
 
 // textItems reads all items up to one that is not for it, or the last.
 func (r *reader) textItems(l *codec.SymbolList, s *span) {
+	r.space()
 	b := r.b
 	var it codec.SymbolItem
 	for s.left > 0 && len(b)-r.i >= textAhead {
@@ -430,15 +431,23 @@ func packedNumber(b []byte) (v uint64, length int) {
 	if minus {
 		n, at = n-1, at+1
 	}
-	v, m := digits((*[digitsRoom]byte)(b[at:]))
-	if n <= 0 || m != n || minus && v != 0 {
+	if n <= 0 || n > digitsMax {
+		return 0, 0
+	}
+	var text [digitsRoom]byte // what follows the string may look like a digit
+	copy(text[:], b[at:at+n])
+	v, m := digits(&text)
+	if m != n || minus && v != 0 {
 		return 0, 0
 	}
 	return v, at + n
 }
 
-// digitsRoom is how many bytes digits looks at.
-const digitsRoom = 24
+// digitsRoom is how many bytes digits looks at, for digitsMax digits.
+const (
+	digitsRoom = 24
+	digitsMax  = 20
+)
 
 // digits is the number that the digits at the beginning of b are, and how many
 // they are; 0 if there are none, or too many for 64 bits.

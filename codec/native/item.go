@@ -89,18 +89,14 @@ func (r *reader) textItems(l *codec.SymbolList, s *span) {
 // not for it.
 func (r *reader) textItem(i int, it *codec.SymbolItem) int {
 	b := r.b
-	last := len(b) - textAhead // behind it there is too little to look ahead
 	c := b[i]
 	if c != '{' && c != '[' {
 		return 0
 	}
-	end := c + 2 // of both brackets, in ASCII
 	saw := 0
-	var name []byte
-	var epoch, seq uint64
 	for {
 		if i++; b[i] <= ' ' {
-			if i = r.gap(i); i > last {
+			if i = r.gap(i); len(b)-i < textAhead {
 				return 0
 			}
 		}
@@ -117,7 +113,7 @@ func (r *reader) textItem(i int, it *codec.SymbolItem) int {
 				return 0
 			}
 			if b[i] <= ' ' {
-				if i = r.gap(i); i > last {
+				if i = r.gap(i); len(b)-i < textAhead {
 					return 0
 				}
 			}
@@ -125,7 +121,7 @@ func (r *reader) textItem(i int, it *codec.SymbolItem) int {
 				return 0
 			}
 			if i++; b[i] <= ' ' {
-				if i = r.gap(i); i > last {
+				if i = r.gap(i); len(b)-i < textAhead {
 					return 0
 				}
 			}
@@ -136,7 +132,7 @@ func (r *reader) textItem(i int, it *codec.SymbolItem) int {
 			if n == 0 || b[i] != '"' {
 				return 0
 			}
-			name = b[i+1 : n]
+			it.Name = b[i+1 : n]
 			i = n + 1
 		case what > sawSeq: // a list of more than three
 			return 0
@@ -152,9 +148,9 @@ func (r *reader) textItem(i int, it *codec.SymbolItem) int {
 				return 0
 			}
 			if what == sawEpoch {
-				epoch = v
+				it.Epoch = int64(v)
 			} else {
-				seq = v
+				it.Seq = v
 			}
 			if n == epochDigits {
 				i += epochDigits
@@ -164,19 +160,18 @@ func (r *reader) textItem(i int, it *codec.SymbolItem) int {
 		}
 		saw |= what
 		if b[i] <= ' ' {
-			if i = r.gap(i); i > last {
+			if i = r.gap(i); len(b)-i < textAhead {
 				return 0
 			}
 		}
-		if b[i] == end {
+		if b[i] == c+2 { // the same bracket's end, in ASCII
 			break
 		}
 		if b[i] != ',' {
 			return 0
 		}
 	}
-	*it = codec.SymbolItem{Name: name, Epoch: int64(epoch), Seq: seq}
-	if epoch>>63 != 0 || !complete(it, saw, c == '[') {
+	if saw&sawEpoch != 0 && it.Epoch < 0 || !complete(it, saw, c == '[') {
 		return 0
 	}
 	return i + 1

@@ -124,8 +124,8 @@
 //	               bytes behind the end, nested too deep
 //	too-big        longer than 64 KiB (subscribe, set) or 4 KiB (the others), more
 //	               than 1 KiB under unknown keys (where a list or a map counts
-//	               as 8 bytes), in JSON more than 16 KiB of space, 128 escapes, or
-//	               16 of them in symbols, which need none
+//	               as 16 bytes), in JSON more than 16 KiB of space, 128 escapes, or
+//	               8 of them in symbols, which need none
 //	duplicate-key  a key stands twice
 //	unknown-op     there is no such op
 //	missing-key    the op needs a key that is not there

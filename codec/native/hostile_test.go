@@ -87,8 +87,8 @@ var refusedJSON = map[string]refusal{
 	"unknown has bad number": {`{"op":"ping","x":[1.]}`, native.CodeBadFrame, "byte 18"},
 	"space behind a comma":   {`{"op":"subscribe","channel":"ticker","symbols":["A",` + strings.Repeat(" ", 17<<10) + `"B"]}`, native.CodeTooBig, "symbols[1]"},
 	"space in an item":       {`{"op":"subscribe","channel":"ticker","symbols":[{"symbol":` + strings.Repeat("\n", 17<<10) + `"B"}]}`, native.CodeTooBig, "symbols[0]"},
-	"escapes in symbols":     {`{"op":"subscribe","channel":"ticker","symbols":[` + strings.Repeat(`"\u0041",`, 17) + `"B"]}`, native.CodeTooBig, "symbols[16]"},
-	"lists under unknown":    {`{"op":"ping","x":[` + strings.Repeat("[],", 200) + `1]}`, native.CodeTooBig, "byte 354"},
+	"escapes in symbols":     {`{"op":"subscribe","channel":"ticker","symbols":[` + strings.Repeat(`"\u0041",`, 9) + `"B"]}`, native.CodeTooBig, "symbols[8]"},
+	"lists under unknown":    {`{"op":"ping","x":[` + strings.Repeat("[],", 200) + `1]}`, native.CodeTooBig, "byte 195"},
 	"unknown nested deep":    {`{"op":"ping","x":` + strings.Repeat("[", 9), native.CodeBadFrame, "byte 25"},
 }
 
@@ -200,9 +200,9 @@ func worst(s native.Spelling) map[string][]byte {
 	if s.Text() {
 		name := strings.Repeat("Z", codec.SymbolBytesMax)
 		var all strings.Builder // of every bound as much as it allows, in its dearest form
-		all.WriteString(`{"op":"subscribe","x":[` + strings.Repeat(`[],`, 100) + `1],"channel":"ticker","symbols":[`)
-		all.WriteString(strings.Repeat(`{"seq":1,"epoch":1,"symbol":"\u0041"},`, 16))
-		all.WriteString(strings.Repeat("{ \"seq\":\"18446744073709551615\",\n\"epoch\"\t: \"9223372036854775807\" , \"symbol\": \"A\"\n} ,\n", native.FromMax-16))
+		all.WriteString(`{"op":"subscribe","x":[` + strings.Repeat(`[],`, 55) + `1],"channel":"ticker","symbols":[`)
+		all.WriteString(strings.Repeat(`{"seq":1,"epoch":1,"symbol":"\u0041"},`, 8))
+		all.WriteString(strings.Repeat("{ \"seq\":\"18446744073709551615\",\n\"epoch\"\t: \"9223372036854775807\" , \"symbol\": \"A\"\n} ,\n", native.FromMax-8))
 		all.WriteString(strings.Repeat(`"`+name[:20]+"\",\t \n", native.SymbolsMax-native.FromMax-1))
 		all.WriteString(strings.Repeat(" \n", 5<<10) + `"a"]}`)
 		return map[string][]byte{
@@ -247,7 +247,7 @@ func worst(s native.Spelling) map[string][]byte {
 		return []byte(packed + "\xdc" + string([]byte{byte(n >> 8), byte(n)}) + strings.Repeat(each, n-1) + last)
 	}
 	var all strings.Builder
-	all.WriteString("\x84\xa2op\xa9subscribe\xa1x\xdc\x00\x65" + strings.Repeat("\x90", 100) + "\x01\xa7channel\xa6ticker\xa7symbols\xdc\x03\xe8")
+	all.WriteString("\x84\xa2op\xa9subscribe\xa1x\xdc\x00\x38" + strings.Repeat("\x90", 55) + "\x01\xa7channel\xa6ticker\xa7symbols\xdc\x03\xe8")
 	all.WriteString(strings.Repeat("\xdf\x00\x00\x00\x03\xdb\x00\x00\x00\x03seq\xb418446744073709551615\xdb\x00\x00\x00\x05epoch\xb39223372036854775807\xdb\x00\x00\x00\x06symbol\xa1A", native.FromMax))
 	all.WriteString(strings.Repeat("\xdb\x00\x00\x00\x20"+strings.Repeat("Z", codec.SymbolBytesMax), native.SymbolsMax-native.FromMax-1) + "\xa1a")
 	return map[string][]byte{
@@ -280,8 +280,11 @@ func TestWorst(t *testing.T) {
 		for name, frame := range worst(s) {
 			var c codec.Command
 			err := s.DecodeCommand(frame, &c)
-			if err == nil {
+			var no *codec.Error
+			if !errors.As(err, &no) {
 				t.Errorf("%s, %s: was read", s.Subprotocol(), name)
+			} else if name == "all at once" && no.Where != fmt.Sprintf("symbols[%d]", native.SymbolsMax-1) {
+				t.Errorf("%s, %s: refused before its last symbol: %v", s.Subprotocol(), name, err)
 			}
 			if len(frame) > codec.CommandBytesMax {
 				t.Errorf("%s, %s: %d bytes", s.Subprotocol(), name, len(frame))

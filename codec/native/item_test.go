@@ -67,3 +67,17 @@ func FuzzItem(f *testing.F) {
 		}
 	})
 }
+
+// TestNoSpaces: of eight bytes those that are no space of JSON are told, whatever
+// stands beside them.
+func TestNoSpaces(t *testing.T) {
+	for _, beside := range []byte{' ', '\t', '\n', '\r', 0, 8, 11, 0x20 | 0x80, 0x8a, 0xff} {
+		for c := range 256 {
+			w := uint64(beside) * ones
+			w = w&^(0xff<<24) | uint64(c)<<24
+			if odd := noSpaces(w)>>(24+7)&1 != 0; odd == isSpace(byte(c)) {
+				t.Errorf("byte 0x%02x among 0x%02x: odd %v", c, beside, odd)
+			}
+		}
+	}
+}

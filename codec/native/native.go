@@ -64,7 +64,7 @@ const (
 	// list or a map in them costs as much as so many bytes.
 	skipBytesMax  = 1 << 10
 	skipDepthMax  = 8
-	skipOpenBytes = 8
+	skipOpenBytes = 16
 	// spaceBytesMax bounds what JSON allows between values: enough to write
 	// SymbolsMax symbols one a line.
 	spaceBytesMax = 16 << 10
@@ -72,7 +72,7 @@ const (
 	// and a library that writes them does so here and there in a token.
 	escapesMax = 128
 	// symbolEscapesMax bounds those in the list of symbols, which costs most.
-	symbolEscapesMax = 16
+	symbolEscapesMax = 8
 	// durationMillisMax bounds every and silence: an hour is as good as never.
 	durationMillisMax = 3_600_000
 )

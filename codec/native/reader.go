@@ -199,7 +199,9 @@ func noSpaces(w uint64) uint64 {
 	}
 	// Of a byte that is zero, and of no other, this leaves the highest bit 0.
 	odd := func(w uint64) uint64 { return (w&^highs + 0x7f*ones) | w }
-	return odd(w^' '*ones) & odd(w^'\n'*ones) & odd(w^'\t'*ones) & odd(w^'\r'*ones) & highs
+	low := w &^ highs
+	tabs := (low + (0x80-'\t')*ones) & ((0x80+'\n')*ones - low) &^ w // and the line feeds: see oddBytes
+	return odd(w^' '*ones) & odd(w^'\r'*ones) & highs &^ tabs
 }
 
 // take is the next n bytes, nil if they are not there.

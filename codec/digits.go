@@ -69,14 +69,40 @@ func putUint(dst []byte, n uint64) []byte {
 	return dst[:at+size]
 }
 
+// AppendTimes appends a in decimal, between, and b in decimal. Two times of one
+// tick are nearly always alike in their first digits, which are then made once.
+func AppendTimes(dst []byte, a uint64, between string, b uint64) []byte {
+	high, low := a/unit8, b-a/unit8*unit8
+	if high < unit8/10 || high >= unit8 || low >= unit8 { // not sixteen digits, or not alike
+		return AppendUint(append(AppendUint(dst, a), between...), b)
+	}
+	if cap(dst)-len(dst) < 2*room+len(between) {
+		dst = slices.Grow(dst, 2*room+len(between))
+	}
+	digits := digits8(high) | zeros8
+	dst = put16(dst, digits, a-high*unit8)
+	return put16(append(dst, between...), digits, low)
+}
+
+// put16 needs room behind dst.
+func put16(dst []byte, high, low uint64) []byte {
+	b := dst[len(dst) : len(dst)+16 : len(dst)+16]
+	binary.LittleEndian.PutUint64(b, high)
+	binary.LittleEndian.PutUint64(b[8:], digits8(low)|zeros8)
+	return dst[:len(dst)+16]
+}
+
 // putShort puts a number of at most four digits.
 func putShort(b []byte, n uint32) int {
 	_ = b[3]
-	w := pairs[n/100] | pairs[n%100]<<16
+	w := digits4(n)
 	lead := bits.TrailingZeros32((w&0x0f0f0f0f)|1<<24) &^ 7 // one digit stays
 	binary.LittleEndian.PutUint32(b, w>>lead)
 	return 4 - lead/8
 }
+
+// digits4 is the text of four digits, the first its lowest byte.
+func digits4(n uint32) uint32 { return pairs[n/100] | pairs[n%100]<<16 }
 
 // pairs are the texts of 00 to 99.
 var pairs = func() (p [100]uint32) {
@@ -101,9 +127,16 @@ func appendFixed(dst []byte, n uint64, scale uint8) []byte {
 	at := len(dst)
 	b := dst[at : at+1+room : at+1+room]
 	b[0] = '.'
-	switch { // the digits fill eights from the left
+	switch { // the digits fill fours and eights from the left
+	case scale <= 4:
+		binary.LittleEndian.PutUint32(b[1:], digits4(uint32(n*pow10[4-scale])))
 	case scale <= 8:
 		binary.LittleEndian.PutUint64(b[1:], digits8(n*pow10[8-scale])|zeros8)
+	case scale <= 12:
+		last := pow10[scale-8]
+		high := n / last
+		binary.LittleEndian.PutUint64(b[1:], digits8(high)|zeros8)
+		binary.LittleEndian.PutUint32(b[9:], digits4(uint32((n-high*last)*pow10[12-scale])))
 	case scale <= 16:
 		n *= pow10[16-scale]
 		binary.LittleEndian.PutUint64(b[1:], digits8(n/unit8)|zeros8)

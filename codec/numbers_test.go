@@ -198,21 +198,22 @@ func FuzzParseTotal(f *testing.F) {
 func TestNumbersAllocateNothing(t *testing.T) {
 	text := []byte("61837.63000000")
 	buf := make([]byte, 0, 64)
-	size, sum := MustDecimal("0.02000000"), TotalOf(MustDecimal("212.03315"))
+	size, sum, three := MustDecimal("0.02000000"), TotalOf(MustDecimal("212.03315")), MustDecimal("3")
+	wide := Mul(MustDecimal("999999999999999999"), MustDecimal("0.999999999999999999")) // beyond 64 bits
+	size128 := Mul(MustDecimal("-999999999999999999"), MustDecimal("99999999999999.9999"))
 	for name, f := range map[string]func(){
 		"parse":       func() { ParseDecimal(text) },
 		"append":      func() { buf = size.AppendText(buf[:0]) },
 		"add":         func() { sum = sum.AddDecimal(size) },
+		"subtract":    func() { sum = sum.Sub(TotalOf(size)) },
+		"add wide":    func() { wide.Add(size128).Sub(sum) },
 		"multiply":    func() { sum = sum.Add(Mul(size, size)) },
 		"append sum":  func() { buf = sum.AppendText(buf[:0]) },
-		"compare":     func() { size.Cmp(MustDecimal("3")) },
+		"compare":     func() { size.Cmp(three) },
+		"compare sum": func() { wide.Cmp(size128) },
 		"parse total": func() { ParseTotal(text) },
 	} {
-		want := 0.0
-		if name == "compare" {
-			want = 1 // of MustDecimal's string
-		}
-		if n := testing.AllocsPerRun(100, f); n > want {
+		if n := testing.AllocsPerRun(100, f); n != 0 {
 			t.Errorf("%s: %v allocations", name, n)
 		}
 	}
@@ -351,6 +352,15 @@ func TestDigits(t *testing.T) {
 	}
 	for range 200_000 {
 		check(rand.Uint64() >> (rand.Uint32() & 63))
+	}
+	for range 100_000 {
+		a := rand.Uint64() >> (rand.Uint32() & 63)
+		for _, b := range []uint64{a, a + rand.Uint64N(1e8), a - rand.Uint64N(1e8), rand.Uint64()} {
+			want := fmt.Sprintf("x%d,%d", a, b)
+			if got := string(AppendTimes([]byte("x"), a, ",", b)); got != want {
+				t.Fatalf("AppendTimes = %s, want %s", got, want)
+			}
+		}
 	}
 	for range 200_000 {
 		coef, scale := rand.Int64N(1e18)>>(rand.Uint32()&63), rand.IntN(19)

@@ -111,7 +111,7 @@ type Command struct {
 // SymbolList is a list of names and patterns in one piece of memory that is no
 // larger than the frame it came from.
 type SymbolList struct {
-	packed []byte // per item: length, name, flag, and if set epoch and seq (8 bytes each)
+	packed []byte // per item: length, flag, name, and if set epoch and seq (8 bytes each)
 	n      int
 }
 
@@ -129,26 +129,41 @@ func (l *SymbolList) Len() int { return l.n }
 // Reset makes l empty and keeps its memory.
 func (l *SymbolList) Reset() { l.packed, l.n = l.packed[:0], 0 }
 
-// Grow makes room for so many more bytes: an item takes its name's and 2, and
-// 16 more if it has from.
-func (l *SymbolList) Grow(bytes int) { l.packed = slices.Grow(l.packed, bytes) }
+// What an item takes in a list: a name or pattern of full length with its head,
+// and epoch and seq if it has them.
+const (
+	SymbolItemBytesMax = symbolHeadBytes + PatternBytesMax
+	SymbolFromBytes    = 16
+
+	symbolHeadBytes = 2
+)
+
+// Grow makes room for so many more bytes, and no more.
+func (l *SymbolList) Grow(bytes int) {
+	if n := len(l.packed); cap(l.packed)-n < bytes {
+		l.packed = append(make([]byte, 0, n+bytes), l.packed...)
+	}
+}
 
 // Append adds an item; its name must be at most 255 bytes.
 func (l *SymbolList) Append(it SymbolItem) {
-	n, at := len(it.Name), len(l.packed)
-	size := n + 2
+	n, at := symbolHeadBytes+len(it.Name), len(l.packed)
+	size := n
 	if it.HasFrom {
-		size += 16
+		size += SymbolFromBytes
 	}
-	l.packed = slices.Grow(l.packed, size)[:at+size]
+	if cap(l.packed)-at < size {
+		l.packed = slices.Grow(l.packed, size)
+	}
+	l.packed = l.packed[:at+size]
 	b := l.packed[at:]
-	b[0] = byte(n)
-	copy(b[1:], it.Name)
-	b[1+n] = 0
+	b[1], b[0] = 0, byte(len(it.Name))
+	copy(b[symbolHeadBytes:], it.Name)
 	if it.HasFrom {
-		b[1+n] = 1
-		binary.BigEndian.PutUint64(b[2+n:], uint64(it.Epoch))
-		binary.BigEndian.PutUint64(b[10+n:], it.Seq)
+		b[1] = 1
+		from := b[n:]
+		binary.BigEndian.PutUint64(from[8:], it.Seq)
+		binary.BigEndian.PutUint64(from, uint64(it.Epoch))
 	}
 	l.n++
 }
@@ -157,13 +172,13 @@ func (l *SymbolList) Append(it SymbolItem) {
 func (l *SymbolList) All() iter.Seq[SymbolItem] {
 	return func(yield func(SymbolItem) bool) {
 		for b := l.packed; len(b) > 0; {
-			n := int(b[0])
-			it := SymbolItem{Name: b[1 : 1+n], HasFrom: b[1+n] == 1}
-			b = b[2+n:]
+			n := symbolHeadBytes + int(b[0])
+			it := SymbolItem{Name: b[symbolHeadBytes:n], HasFrom: b[1] == 1}
+			b = b[n:]
 			if it.HasFrom {
 				it.Epoch = int64(binary.BigEndian.Uint64(b))
 				it.Seq = binary.BigEndian.Uint64(b[8:])
-				b = b[16:]
+				b = b[SymbolFromBytes:]
 			}
 			if !yield(it) {
 				return

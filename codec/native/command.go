@@ -2,7 +2,6 @@ package native
 
 import (
 	"bytes"
-	"encoding/binary"
 	"math/bits"
 	"strconv"
 	"strings"
@@ -116,7 +115,7 @@ func decodeCommand(frame []byte, text bool, c *codec.Command) error {
 			Want: "at most " + strconv.Itoa(codec.CommandBytesMax) + "; send a long list in several commands",
 		}
 	}
-	r := reader{b: frame, text: text, item: -1, skipLeft: skipBytesMax, spaceLeft: spaceBytesMax, escapesLeft: escapesMax}
+	r := reader{b: frame, text: text, item: -1, skipLeft: skipBytesMax, spaceLeft: spaceBytesMax, escapesLeft: escapesMax, fromLeft: FromMax}
 	r.command(c)
 	if r.err != nil {
 		return r.err
@@ -307,53 +306,53 @@ func (r *reader) positive() codec.Decimal {
 
 // symbols reads the list of a command.
 func (r *reader) symbols(l *codec.SymbolList) {
-	const plainBytes, fromBytes = 2, 16 // what an item takes in l besides its name
 	s := r.openList(SymbolsMax)
 	if r.err != nil {
 		return
 	}
-	// In JSON an item takes more room in the frame than in the list. In
-	// MessagePack it may take less, and its count is known.
-	room := len(r.b) - r.i
-	if !r.text {
-		room += s.left * (plainBytes + fromBytes)
-	}
-	l.Grow(min(room, codec.CommandBytesMax))
-	taken, longs := 0, 0
-	var it codec.SymbolItem
+	// No name takes more than twice as many bytes in the list as in the frame, and
+	// what is beyond these bounds is refused: the list will not grow again.
+	room := 2*(len(r.b)-r.i) + FromMax*codec.SymbolFromBytes
+	l.Grow(min(room, SymbolsMax*codec.SymbolItemBytesMax+FromMax*codec.SymbolFromBytes))
+	r.escapesLeft = min(r.escapesLeft, symbolEscapesMax)
 	for r.item = 0; r.moreItems(&s); r.item++ {
-		it.HasFrom = false
-		if it.Name = r.plainSymbol(); it.Name == nil && !r.plainFrom(&it) && !r.packedFrom(&it) {
-			it = codec.SymbolItem{}
-			switch r.next() {
-			case kindString:
-				it.Name = r.symbol()
-			case kindMap:
-				it = r.itemMap()
-			case kindList:
-				it = r.itemList()
-			default:
-				r.malformed(itemWant)
-			}
-			if r.err != nil {
-				return
-			}
+		if r.text {
+			r.textItems(l, &s)
+		} else {
+			r.packItems(l, &s)
 		}
-		taken += len(it.Name) + plainBytes
-		if it.HasFrom {
-			if longs++; longs > FromMax {
-				r.fail(CodeTooMany, "too many symbols with epoch and seq", "at most "+strconv.Itoa(FromMax)+" in one command")
-				return
-			}
-			taken += fromBytes
-		}
-		if taken > codec.CommandBytesMax {
-			r.fail(CodeTooMany, "too many symbols for one command", "a long list in several commands")
+		it := r.slowItem()
+		if r.err != nil || it.HasFrom && !r.payFrom() {
 			return
 		}
 		l.Append(it)
 	}
 	r.item = -1
+}
+
+// payFrom takes one of the symbols with epoch and seq that a command may have.
+func (r *reader) payFrom() bool {
+	if r.fromLeft--; r.fromLeft < 0 {
+		r.fail(CodeTooMany, "too many symbols with epoch and seq", "at most "+strconv.Itoa(FromMax)+" in one command")
+		return false
+	}
+	return true
+}
+
+// slowItem reads an item of a list of symbols in any form, and says what is
+// wrong with one that is none.
+func (r *reader) slowItem() (it codec.SymbolItem) {
+	switch r.next() {
+	case kindString:
+		it.Name = r.symbol()
+	case kindMap:
+		it = r.itemMap()
+	case kindList:
+		it = r.itemList()
+	default:
+		r.malformed(itemWant)
+	}
+	return it
 }
 
 // itemList reads ["BTCUSDT", epoch, seq].
@@ -392,7 +391,7 @@ func (r *reader) itemMap() (it codec.SymbolItem) {
 		case "symbol":
 			bit, it.Name = 1, r.symbol()
 			if r.err == nil && r.text {
-				it.Name = r.keep(it.Name)
+				it.Name = r.outlast(it.Name)
 			}
 		case "epoch":
 			bit, it.Epoch = 2, r.int63()
@@ -419,10 +418,10 @@ func (r *reader) itemMap() (it codec.SymbolItem) {
 	return it
 }
 
-// keep makes a name outlast the next string, if it stands in the scratch.
-func (r *reader) keep(name []byte) []byte {
+// outlast makes a name outlast the next string, if it stands in the scratch.
+func (r *reader) outlast(name []byte) []byte {
 	if len(r.scratch) > 0 && len(name) > 0 && &r.scratch[0] == &name[0] {
-		r.scratch = nil
+		r.scratch, r.spare = r.spare, r.scratch // the one that outlasted before is done with
 	}
 	return name
 }
@@ -437,9 +436,6 @@ func (r *reader) noPattern(name []byte) {
 
 // symbol reads a name or a pattern.
 func (r *reader) symbol() []byte {
-	if name := r.plainSymbol(); name != nil {
-		return name
-	}
 	name := r.str(codec.PatternBytesMax)
 	if r.err != nil {
 		if r.err.Code == CodeBadValue { // too long
@@ -459,178 +455,6 @@ func (r *reader) symbol() []byte {
 		return nil
 	}
 	return name
-}
-
-// plainSymbol reads a name if one comes in the way in which all are written;
-// else it reads nothing and returns nil. It is what makes long lists cheap.
-func (r *reader) plainSymbol() []byte {
-	rest := r.b[r.i:]
-	if r.text {
-		if len(rest) == 0 || rest[0] != '"' {
-			return nil
-		}
-		n := symbolRun(rest[1:])
-		if n == 0 || n > codec.SymbolBytesMax || n+1 >= len(rest) || rest[n+1] != '"' {
-			return nil
-		}
-		r.i += n + 2
-		return rest[1 : n+1]
-	}
-	if len(rest) == 0 || rest[0] <= 0xa0 || rest[0] >= 0xc0 {
-		return nil
-	}
-	n := int(rest[0] & 0x1f)
-	if n >= len(rest) || symbolRun(rest[1:n+1]) < n {
-		return nil
-	}
-	r.i += n + 1
-	return rest[1 : n+1]
-}
-
-// packedFrom reads a symbol with epoch and seq if it is written in MessagePack
-// as all libraries write it; else it reads nothing.
-func (r *reader) packedFrom(it *codec.SymbolItem) bool {
-	const head, longest = 0x93, 1 + 1 + 31 + 9 + 9
-	rest := r.b[r.i:]
-	if r.text || len(rest) < longest || rest[0] != head { // the last few go the slow way
-		return false
-	}
-	n := int(rest[1]) - 0xa0
-	if n <= 0 || n > 31 || symbolRun(rest[2:2+n]) < n {
-		return false
-	}
-	epoch, epochBytes := packedUint(rest[2+n:])
-	seq, seqBytes := packedUint(rest[2+n+epochBytes:])
-	if epochBytes == 0 || seqBytes == 0 || epoch>>63 != 0 {
-		return false
-	}
-	r.i += 2 + n + epochBytes + seqBytes
-	it.Name, it.HasFrom, it.Epoch, it.Seq = rest[2:2+n], true, int64(epoch), seq
-	return true
-}
-
-// packedUint is the number at the beginning of b, and its length, 0 if there is
-// none; b has nine bytes.
-func packedUint(b []byte) (v uint64, length int) {
-	b = b[:9]
-	switch c := b[0]; {
-	case c < 0x80:
-		return uint64(c), 1
-	case c == 0xcc:
-		return uint64(b[1]), 2
-	case c == 0xcd:
-		return uint64(binary.BigEndian.Uint16(b[1:])), 3
-	case c == 0xce:
-		return uint64(binary.BigEndian.Uint32(b[1:])), 5
-	case c == 0xcf:
-		return binary.BigEndian.Uint64(b[1:]), 9
-	}
-	return 0, 0
-}
-
-// plainFrom reads a symbol with epoch and seq if it is written in JSON as
-// AppendCommand writes it, which is what JSON libraries make of it; else it
-// reads nothing.
-func (r *reader) plainFrom(it *codec.SymbolItem) bool {
-	const head, epoch, seq = `{"symbol":"`, `","epoch":`, `,"seq":`
-	const shortest = len(head + epoch + seq)
-	if !r.text {
-		return false
-	}
-	b := r.b[r.i:]
-	if len(b) < shortest+2*digitsRoom || string(b[:len(head)]) != head { // the last one goes the slow way
-		return false
-	}
-	n := symbolRun(b[len(head):])
-	name := b[len(head) : len(head)+n]
-	at := len(head) + n
-	if n == 0 || n > codec.SymbolBytesMax || len(b)-at < len(epoch+seq)+2*digitsRoom || string(b[at:at+len(epoch)]) != epoch {
-		return false
-	}
-	at += len(epoch)
-	e, n := plainInteger(b[at:])
-	if at += n; n == 0 || string(b[at:at+len(seq)]) != seq {
-		return false
-	}
-	at += len(seq)
-	v, n := plainInteger(b[at:])
-	if at += n; n == 0 || b[at] != '}' {
-		return false
-	}
-	r.i += at + 1
-	it.Name, it.HasFrom, it.Epoch, it.Seq = name, true, int64(e), v
-	return true
-}
-
-// digitsRoom is how many bytes plainInteger looks at.
-const digitsRoom = 17
-
-// plainInteger is the number of at most sixteen digits that b begins with, and
-// how many they are; 0 if there is none, or more of it.
-func plainInteger(b []byte) (v uint64, n int) {
-	b = b[:digitsRoom]
-	v, n = eightDigits(binary.LittleEndian.Uint64(b))
-	if n == 8 {
-		low, more := eightDigits(binary.LittleEndian.Uint64(b[8:]))
-		v, n = v*power10[more]+low, n+more
-	}
-	if b[n]-'0' < 10 || n > 1 && b[0] == '0' {
-		return 0, 0
-	}
-	return v, n
-}
-
-// eightDigits is the number that the digits at the beginning of w, whose first
-// byte is its lowest, are, and how many they are.
-func eightDigits(w uint64) (v uint64, n int) {
-	const ones = 0x0101010101010101
-	d := w ^ '0'*ones
-	// The first byte above 9 has its highest bit set; carries go only beyond it.
-	n = bits.TrailingZeros64(((d+0x76*ones)|d)&(0x80*ones)) / 8
-	d <<= 64 - 8*n // zeros before them
-	d = d * (10<<8 + 1) >> 8
-	d = d & 0x00ff00ff00ff00ff * (100<<16 + 1) >> 16
-	return d & 0x0000ffff0000ffff * (10000<<32 + 1) >> 32, n
-}
-
-var power10 = [...]uint64{1, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8}
-
-// symbolRun is how many bytes at the beginning of b may stand in a symbol. It
-// looks at eight at once.
-func symbolRun(b []byte) int {
-	n := 0
-	for ; len(b)-n >= 8; n += 8 {
-		if odd := oddBytes(binary.LittleEndian.Uint64(b[n:])); odd != 0 {
-			return n + bits.TrailingZeros64(odd)/8
-		}
-		if n > codec.SymbolBytesMax {
-			return n
-		}
-	}
-	for n < len(b) && symbolBytes[b[n]] {
-		n++
-	}
-	return n
-}
-
-var symbolBytes = func() (ok [256]bool) {
-	for c := range ok {
-		ok[c] = codec.ValidSymbol([]byte{byte(c)})
-	}
-	return ok
-}()
-
-// oddBytes has the highest bit of each byte of w set that is not A to Z, 0 to 9,
-// '.', '_' or '-'. Carries cannot pass from byte to byte, since each addend is
-// below 128.
-func oddBytes(w uint64) uint64 {
-	const ones, highs = 0x0101010101010101, 0x8080808080808080
-	low := w &^ highs
-	within := func(from, to byte) uint64 { // its bit is set where from <= byte <= to
-		return (low + uint64(0x80-from)*ones) &^ (low + uint64(0x7f-to)*ones)
-	}
-	good := within('A', 'Z') | within('0', '9') | within('-', '.') | within('_', '_')
-	return ^(good &^ w) & highs
 }
 
 // quote shows what a client sent, in ASCII and not at length.

@@ -122,14 +122,17 @@
 //
 //	bad-frame      not one value of this spelling: syntax, type, end too early,
 //	               bytes behind the end, nested too deep
-//	too-big        longer than 64 KiB (subscribe, set) or 4 KiB (the others), or
-//	               too much under unknown keys
+//	too-big        longer than 64 KiB (subscribe, set) or 4 KiB (the others), more
+//	               than 1 KiB under unknown keys (where a list or a map counts
+//	               as 16 bytes), in JSON more than 16 KiB of space, 128 escapes, or
+//	               8 of them in symbols, which need none
 //	duplicate-key  a key stands twice
 //	unknown-op     there is no such op
 //	missing-key    the op needs a key that is not there
 //	bad-value      a value out of its bounds, or a key that the op does not have
 //	bad-symbol     no legal symbol or pattern
-//	too-many       more symbols than one command may have, or more keys
+//	too-many       more symbols than one command may have (1000, of which 400 with
+//	               epoch and seq), or more keys
 //
 // What is legal and yet cannot be is refused symbol by symbol, by a refused row,
 // or by an error row, with these:

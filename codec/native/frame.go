@@ -62,7 +62,7 @@ func openFrame(b []byte, text bool) (Frame, error) {
 	if len(b) > FrameBytesMax {
 		return Frame{}, &codec.Error{Code: CodeTooBig, What: "a frame of " + strconv.Itoa(len(b)) + " bytes", Want: "at most " + strconv.Itoa(FrameBytesMax)}
 	}
-	f := Frame{r: reader{b: b, text: text, item: -1, skipLeft: len(b), spaceLeft: len(b), escapesLeft: len(b)}}
+	f := Frame{r: reader{b: b, text: text, item: -1, skipLeft: (1 + skipOpenBytes) * len(b), spaceLeft: len(b), escapesLeft: len(b)}}
 	r := &f.r
 	if text {
 		f.openText()
@@ -465,7 +465,7 @@ func (r *reader) textRow(u *Update) (known bool) {
 				}
 			}
 		case "symbol":
-			symbol = r.keep(r.str(3 * textBytesMax))
+			symbol = r.outlast(r.str(3 * textBytesMax))
 		case "id":
 			u.ID = r.id()
 		case "channel":

@@ -157,7 +157,7 @@ func goldenRows() []golden {
 		eventRow("granted", codec.Event{Type: codec.EventGranted, Ref: 1, Channel: codec.ChannelTicker, ID: btcID, Symbol: "BTCUSDT", Every: 100 * time.Millisecond, View: all, Epoch: 1723075200000, Seq: 48213}),
 		eventRow("granted lean", codec.Event{Type: codec.EventGranted, Ref: 1 << 62, Channel: codec.ChannelTrades, ID: thinID, Symbol: "ETH-USD", View: last}),
 		eventRow("waiting", codec.Event{Type: codec.EventWaiting, Ref: 2, Channel: codec.ChannelQuotes, Symbol: "NEWUSDT"}),
-		eventRow("refused", codec.Event{Type: codec.EventRefused, Ref: 2, Channel: codec.ChannelTrades, Symbol: "GONE", Code: "unknown-symbol", Why: "no \"GONE\" here\n", Where: "symbols[3]", Want: "a symbol; größer \u2028"}),
+		eventRow("refused", codec.Event{Type: codec.EventRefused, Ref: 2, Channel: codec.ChannelTrades, Symbol: "GONE", Code: native.CodeBadSymbol, Why: "no \"GONE\" here\n", Where: "symbols[3]", Want: "a symbol; größer \u2028"}),
 		snapshotRow("snapshot ticker", codec.ChannelTicker, all, btcID, "BTCUSDT", &btc),
 		snapshotRow("snapshot ticker thin", codec.ChannelTicker, all, thinID, "THIN", &thin),
 		snapshotRow("snapshot quotes", codec.ChannelQuotes, quote, btcID, "BTCUSDT", &btc),

@@ -4,9 +4,11 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"path/filepath"
 	"reflect"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -83,6 +85,10 @@ var refusedJSON = map[string]refusal{
 	"nine unknown keys":      {`{"a":1,"b":1,"c":1,"d":1,"e":1,"f":1,"g":1,"h":1,"i":1,"op":"ping"}`, native.CodeTooMany, "byte 53"},
 	"unknown is no value":    {`{"op":"ping","x":nul}`, native.CodeBadFrame, "byte 17"},
 	"unknown has bad number": {`{"op":"ping","x":[1.]}`, native.CodeBadFrame, "byte 18"},
+	"space behind a comma":   {`{"op":"subscribe","channel":"ticker","symbols":["A",` + strings.Repeat(" ", 17<<10) + `"B"]}`, native.CodeTooBig, "symbols[1]"},
+	"space in an item":       {`{"op":"subscribe","channel":"ticker","symbols":[{"symbol":` + strings.Repeat("\n", 17<<10) + `"B"}]}`, native.CodeTooBig, "symbols[0]"},
+	"escapes in symbols":     {`{"op":"subscribe","channel":"ticker","symbols":[` + strings.Repeat(`"\u0041",`, 9) + `"B"]}`, native.CodeTooBig, "symbols[8]"},
+	"lists under unknown":    {`{"op":"ping","x":[` + strings.Repeat("[],", 200) + `1]}`, native.CodeTooBig, "byte 195"},
 	"unknown nested deep":    {`{"op":"ping","x":` + strings.Repeat("[", 9), native.CodeBadFrame, "byte 25"},
 }
 
@@ -193,6 +199,12 @@ func worst(s native.Spelling) map[string][]byte {
 	}
 	if s.Text() {
 		name := strings.Repeat("Z", codec.SymbolBytesMax)
+		var all strings.Builder // of every bound as much as it allows, in its dearest form
+		all.WriteString(`{"op":"subscribe","x":[` + strings.Repeat(`[],`, 55) + `1],"channel":"ticker","symbols":[`)
+		all.WriteString(strings.Repeat(`{"seq":1,"epoch":1,"symbol":"\u0041"},`, 8))
+		all.WriteString(strings.Repeat("{ \"seq\":\"18446744073709551615\",\n\"epoch\"\t: \"9223372036854775807\" , \"symbol\": \"A\"\n} ,\n", native.FromMax-8))
+		all.WriteString(strings.Repeat(`"`+name[:20]+"\",\t \n", native.SymbolsMax-native.FromMax-1))
+		all.WriteString(strings.Repeat(" \n", 5<<10) + `"a"]}`)
 		return map[string][]byte{
 			"symbols, a million":        fill(head, `"A",`, `"A"]}`),
 			"symbols, last is bad":      []byte(head + strings.Repeat(`"A",`, native.SymbolsMax-1) + `"a"]}`),
@@ -201,11 +213,20 @@ func worst(s native.Spelling) map[string][]byte {
 			"escaped symbols, bad end":  fill(head, `"\u0041",`, `"a"]}`),
 			"objects, last is bad":      fill(head, `{"symbol":"A"},`, `"a"]}`),
 			"objects reversed, bad end": fill(head, `{"seq":1,"epoch":1,"symbol":"A"},`, `"a"]}`),
+			"patterns, last is bad":     []byte(head + strings.Repeat(`"*",`, native.SymbolsMax-1) + `"a"]}`),
+			"spaced, last is bad":       fill(head, `{ "seq" : 0 , "epoch" : 1 , "symbol" : "A" } , `, `"a"]}`),
+			"strings of digits":         fill(head, `["A","9223372036854775807","18446744073709551615"],`, `"a"]}`),
+			"minus zero":                fill(head, `["A",-0,-0],`, `"a"]}`),
+			"all at once":               []byte(all.String()),
 			"lists of lists":            fill(head, `[`, ``),
 			"nested objects":            fill(``, `{"a":`, ``),
 			"nested under unknown":      fill(`{"op":"ping","x":`, `[`, ``),
 			"wide under unknown":        fill(`{"op":"ping","x":[`, `1,`, `1]}`),
 			"empty lists under unknown": fill(`{"op":"ping","x":[`, `[],`, `1]}`),
+			"words under unknown":       fill(`{"op":"ping","x":[`, `null,`, `1]}`),
+			"texts under unknown":       fill(`{"op":"ping","x":[`, `"",`, `1]}`),
+			"maps under unknown":        fill(`{"op":"ping","x":[`, `{"":{}},`, `1]}`),
+			"escapes under unknown":     fill(`{"op":"ping","x":["`, `\n`, `"]}`),
 			"strings under unknown":     fill(`{"op":"ping","x":["`, `\u0000`, `"]}`),
 			"long string":               fill(`{"op":"auth","token":"`, `x`, `"}`),
 			"long string, never closed": fill(`{"op":"auth","token":"`, `x`, ``),
@@ -225,7 +246,12 @@ func worst(s native.Spelling) map[string][]byte {
 		n = min(n, (codec.CommandBytesMax-len(packed)-len(last)-3)/len(each)+1)
 		return []byte(packed + "\xdc" + string([]byte{byte(n >> 8), byte(n)}) + strings.Repeat(each, n-1) + last)
 	}
+	var all strings.Builder
+	all.WriteString("\x84\xa2op\xa9subscribe\xa1x\xdc\x00\x38" + strings.Repeat("\x90", 55) + "\x01\xa7channel\xa6ticker\xa7symbols\xdc\x03\xe8")
+	all.WriteString(strings.Repeat("\xdf\x00\x00\x00\x03\xdb\x00\x00\x00\x03seq\xb418446744073709551615\xdb\x00\x00\x00\x05epoch\xb39223372036854775807\xdb\x00\x00\x00\x06symbol\xa1A", native.FromMax))
+	all.WriteString(strings.Repeat("\xdb\x00\x00\x00\x20"+strings.Repeat("Z", codec.SymbolBytesMax), native.SymbolsMax-native.FromMax-1) + "\xa1a")
 	return map[string][]byte{
+		"all at once":               []byte(all.String()),
 		"symbols, a million":        append([]byte(packed+"\xdd\x00\x0f\x42\x40"), bytes.Repeat([]byte("\xa1A"), codec.CommandBytesMax/2-len(packed))...),
 		"symbols, last is bad":      list(native.SymbolsMax, "\xa1A", "\xa1a"),
 		"long symbols, last is bad": list(native.SymbolsMax, "\xd9\x20"+strings.Repeat("Z", codec.SymbolBytesMax), "\xa1a"),
@@ -254,8 +280,11 @@ func TestWorst(t *testing.T) {
 		for name, frame := range worst(s) {
 			var c codec.Command
 			err := s.DecodeCommand(frame, &c)
-			if err == nil {
+			var no *codec.Error
+			if !errors.As(err, &no) {
 				t.Errorf("%s, %s: was read", s.Subprotocol(), name)
+			} else if name == "all at once" && no.Where != fmt.Sprintf("symbols[%d]", native.SymbolsMax-1) {
+				t.Errorf("%s, %s: refused before its last symbol: %v", s.Subprotocol(), name, err)
 			}
 			if len(frame) > codec.CommandBytesMax {
 				t.Errorf("%s, %s: %d bytes", s.Subprotocol(), name, len(frame))
@@ -281,35 +310,92 @@ func BenchmarkRefused(b *testing.B) {
 	}
 }
 
+// TestAcceptedMemory: a frame that is read takes at most 64 KiB besides itself.
+func TestAcceptedMemory(t *testing.T) {
+	const bytesMax = 64 << 10
+	long := strings.Repeat("Z", codec.SymbolBytesMax)
+	want := codec.Command{Op: codec.OpSubscribe, Channel: codec.ChannelTicker}
+	for i := range native.SymbolsMax {
+		if i < native.FromMax {
+			want.Symbols.Append(from(long[:20], 1, 1))
+		} else {
+			want.Symbols.Append(named(long + "*"))
+		}
+	}
+	token := codec.Command{Op: codec.OpAuth, Token: bytes.Repeat([]byte("x"), codec.SmallCommandBytesMax-64)}
+	for _, s := range spellings {
+		frames := map[string][]byte{"symbols": s.AppendCommand(nil, &want), "token": s.AppendCommand(nil, &token)}
+		for _, c := range goldenCommands() {
+			frames["golden "+c.name] = s.AppendCommand(nil, &c.want)
+		}
+		if s.Text() {
+			frames["escapes"] = []byte(`{"op":"auth","token":"` + strings.Repeat(`\n`, 128) + strings.Repeat("x", 3<<10) + `"}`)
+			frames["lists"] = []byte(`{"op":"set","channel":"ticker","symbols":["A"` + strings.Repeat(`,["A",1,1]`, native.FromMax) + strings.Repeat(`,"B*"`, native.SymbolsMax-native.FromMax-1) + `]}`)
+		} else {
+			frames["lists"] = []byte("\x83\xa2op\xa3set\xa7channel\xa6ticker\xa7symbols\xdc\x03\xe8" +
+				strings.Repeat("\x93\xa1A\x01\x01", native.FromMax) + strings.Repeat("\xd9\x20"+long, native.SymbolsMax-native.FromMax))
+		}
+		for name, frame := range frames {
+			least := uint64(math.MaxUint64) // others may allocate meanwhile
+			for range 5 {
+				var before, after runtime.MemStats
+				runtime.ReadMemStats(&before)
+				var c codec.Command
+				if err := s.DecodeCommand(frame, &c); err != nil {
+					t.Fatalf("%s, %s: %v", s.Subprotocol(), name, err)
+				}
+				runtime.ReadMemStats(&after)
+				least = min(least, after.TotalAlloc-before.TotalAlloc)
+			}
+			if least > bytesMax {
+				t.Errorf("%s, %s: a frame of %d bytes took %d bytes of memory", s.Subprotocol(), name, len(frame), least)
+			}
+		}
+	}
+}
+
 // BenchmarkAccepted: a frame that is read costs at most 40 ns a symbol.
 func BenchmarkAccepted(b *testing.B) {
-	for shape, item := range map[string]func(i int) codec.SymbolItem{
-		"names": func(i int) codec.SymbolItem { return named(fmt.Sprintf("SYM%04dUSDT", i)) },
-		"from": func(i int) codec.SymbolItem {
-			return from(fmt.Sprintf("SYM%04dUSDT", i), 1723075200000, uint64(i)*1000)
-		},
+	name := func(i int) string { return fmt.Sprintf("SYM%04dUSDT", i) }
+	names := codec.Command{Op: codec.OpSubscribe, Channel: codec.ChannelTicker}
+	froms := names
+	for i := range native.SymbolsMax {
+		names.Symbols.Append(named(name(i)))
+	}
+	for i := range native.FromMax {
+		froms.Symbols.Append(from(name(i), 1723075200000, uint64(i)*1000))
+	}
+	written := func(format string) []byte { // as a library of another language writes it
+		var items []string
+		for i := range native.FromMax {
+			items = append(items, fmt.Sprintf(format, name(i), 1723075200000, i*1000))
+		}
+		return []byte(`{"op":"subscribe","channel":"ticker","symbols":[` + strings.Join(items, ", ") + `]}`)
+	}
+	for _, bb := range []struct {
+		s       native.Spelling
+		shape   string
+		symbols int
+		frame   []byte
+	}{
+		{native.MsgPack, "names", native.SymbolsMax, native.MsgPack.AppendCommand(nil, &names)},
+		{native.MsgPack, "from", native.FromMax, native.MsgPack.AppendCommand(nil, &froms)},
+		{native.JSON, "names", native.SymbolsMax, native.JSON.AppendCommand(nil, &names)},
+		{native.JSON, "from", native.FromMax, native.JSON.AppendCommand(nil, &froms)},
+		{native.JSON, "from-spaced", native.FromMax, written(`{"symbol": "%s", "epoch": %d, "seq": %d}`)},
+		{native.JSON, "from-sorted", native.FromMax, written(`{"epoch":%[2]d,"seq":%[3]d,"symbol":"%[1]s"}`)},
+		{native.JSON, "from-lists", native.FromMax, written(`["%s",%d,%d]`)},
 	} {
-		want := codec.Command{Op: codec.OpSubscribe, Channel: codec.ChannelTicker}
-		n := native.SymbolsMax
-		if shape == "from" {
-			n = native.FromMax
-		}
-		for i := range n {
-			want.Symbols.Append(item(i))
-		}
-		for _, s := range spellings {
-			frame := s.AppendCommand(nil, &want)
-			b.Run(fmt.Sprintf("%s/%s=%d", s.Subprotocol(), shape, n), func(b *testing.B) {
-				b.ReportAllocs()
-				var c codec.Command
-				for b.Loop() {
-					if err := s.DecodeCommand(frame, &c); err != nil {
-						b.Fatal(err)
-					}
+		b.Run(fmt.Sprintf("%s/%s=%d", bb.s.Subprotocol(), bb.shape, bb.symbols), func(b *testing.B) {
+			b.ReportAllocs()
+			var c codec.Command
+			for b.Loop() {
+				if err := bb.s.DecodeCommand(bb.frame, &c); err != nil {
+					b.Fatal(err)
 				}
-				b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/float64(n), "ns/symbol")
-			})
-		}
+			}
+			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/float64(bb.symbols), "ns/symbol")
+		})
 	}
 }
 

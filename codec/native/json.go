@@ -80,9 +80,13 @@ func (jsonText) AppendTrade(dst []byte, v codec.View, id uint32, symbol string, 
 	dst = textTopic(dst, id, symbol)
 	dst = textUint(append(dst, `,"seq":`...), t.Seq)
 	dst = textUint(append(dst, `,"no":`...), t.No)
-	dst = append(dst, `,"kind":"`...)
-	dst = append(dst, e.Kind.String()...)
-	dst = append(dst, '"')
+	if e.Kind == codec.KindTrade {
+		dst = append(dst, `,"kind":"trade"`...)
+	} else {
+		dst = append(dst, `,"kind":"`...)
+		dst = append(dst, e.Kind.String()...)
+		dst = append(dst, '"')
+	}
 	dst = textTimes(dst, t.IngestTime, t.EventTime)
 	if v&codec.ViewLast != 0 {
 		dst = textDecimal(append(dst, `,"price":`...), t.Price)
@@ -135,7 +139,13 @@ func textTopic(dst []byte, id uint32, symbol string) []byte {
 }
 
 func textTimes(dst []byte, ingest, event int64) []byte {
-	dst = textTime(append(dst, `,"ingest":`...), ingest)
+	dst = append(dst, `,"ingest":`...)
+	if ingest > 0 && event > 0 { // microseconds are below 2^53 until 2255
+		if i, e := uint64(ingest)/1000, uint64(event)/1000; i|e <= safeInteger {
+			return codec.AppendTimes(dst, i, `,"event":`, e)
+		}
+	}
+	dst = textTime(dst, ingest)
 	return textTime(append(dst, `,"event":`...), event)
 }
 
@@ -399,6 +409,12 @@ func textString(dst []byte, s string) []byte { return textBytes(dst, cut(s)) }
 func textBytes[S string | []byte](dst []byte, s S) []byte {
 	const hex = "0123456789abcdef"
 	dst = append(dst, '"')
+	plain := 0 // as all of a symbol is
+	for plain < len(s) && s[plain] < 0x80 && s[plain] >= 0x20 && s[plain] != '"' && s[plain] != '\\' {
+		plain++
+	}
+	dst = append(dst, s[:plain]...)
+	s = s[plain:]
 	for i := 0; i < len(s); {
 		c := s[i]
 		switch {

@@ -60,15 +60,19 @@ const (
 	unknownKeysMax = 8
 	// keyBytesMax bounds a key; the longest known one has 8.
 	keyBytesMax = 32
-	// skipBytesMax and skipDepthMax bound all values of unknown keys together.
-	skipBytesMax = 1 << 10
-	skipDepthMax = 8
+	// skipBytesMax and skipDepthMax bound all values of unknown keys together; a
+	// list or a map in them costs as much as so many bytes.
+	skipBytesMax  = 1 << 10
+	skipDepthMax  = 8
+	skipOpenBytes = 16
 	// spaceBytesMax bounds what JSON allows between values: enough to write
 	// SymbolsMax symbols one a line.
 	spaceBytesMax = 16 << 10
 	// escapesMax bounds the escapes of JSON in a command: no symbol needs one,
-	// and a library that writes them does so here and there.
-	escapesMax = 1000
+	// and a library that writes them does so here and there in a token.
+	escapesMax = 128
+	// symbolEscapesMax bounds those in the list of symbols, which costs most.
+	symbolEscapesMax = 8
 	// durationMillisMax bounds every and silence: an hour is as good as never.
 	durationMillisMax = 3_600_000
 )

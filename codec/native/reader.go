@@ -2,7 +2,9 @@ package native
 
 import (
 	"bytes"
+	"encoding/binary"
 	"fmt"
+	"math/bits"
 	"strconv"
 	"unicode/utf8"
 
@@ -28,8 +30,10 @@ type reader struct {
 	skipLeft  int    // bytes of unknown values that may still be skipped
 	spaceLeft int    // bytes of space
 	scratch   []byte // an unescaped JSON string
+	spare     []byte // the scratch of one that outlasts the next
 
 	escapesLeft int // of JSON
+	fromLeft    int // symbols with epoch and seq
 }
 
 // span is a list or a map that is being read.
@@ -146,19 +150,58 @@ func (r *reader) nameOf(c byte) string {
 // space goes past what JSON allows between values, of which there may be much,
 // but not a frame full.
 func (r *reader) space() {
-	from := r.i
-	end := min(len(r.b), from+r.spaceLeft+1)
-	for r.i < end {
-		if c := r.b[r.i]; c > ' ' || c != ' ' && c != '\t' && c != '\n' && c != '\r' {
-			break
-		}
-		r.i++
+	if r.i >= len(r.b) || r.b[r.i] > ' ' {
+		return
 	}
-	if r.i != from {
-		if r.spaceLeft -= r.i - from; r.spaceLeft < 0 {
-			r.fail(CodeTooBig, "too much space", "at most "+strconv.Itoa(spaceBytesMax)+" bytes of it")
+	i := r.gap(r.i)
+	if r.spaceLeft < 0 {
+		r.fail(CodeTooBig, "too much space", "at most "+strconv.Itoa(spaceBytesMax)+" bytes of it")
+		return
+	}
+	r.i = i
+}
+
+// gap is where the space that begins at i ends. It is paid for by spaceLeft;
+// beyond that the frame seems to end.
+func (r *reader) gap(i int) int {
+	const short = 4 // as most are; longer ones are read by eights
+	b, from := r.b, i
+	for end := min(len(b), i+short); i < end && isSpace(b[i]); {
+		i++
+	}
+	if i-from == short {
+		for len(b)-i >= 8 && i-from <= r.spaceLeft {
+			odd := noSpaces(binary.LittleEndian.Uint64(b[i:]))
+			if odd != 0 {
+				i += bits.TrailingZeros64(odd) / 8
+				break
+			}
+			i += 8
+		}
+		for i < len(b) && i-from <= r.spaceLeft && isSpace(b[i]) { // the frame's last
+			i++
 		}
 	}
+	if r.spaceLeft -= i - from; r.spaceLeft < 0 {
+		return len(b)
+	}
+	return i
+}
+
+func isSpace(c byte) bool {
+	return c <= ' ' && (1<<' '|1<<'\n'|1<<'\t'|1<<'\r')>>c&1 != 0
+}
+
+// noSpaces has the highest bit of each byte of w set that is no space of JSON.
+func noSpaces(w uint64) uint64 {
+	if w == ' '*ones {
+		return 0
+	}
+	// Of a byte that is zero, and of no other, this leaves the highest bit 0.
+	odd := func(w uint64) uint64 { return (w&^highs + 0x7f*ones) | w }
+	low := w &^ highs
+	tabs := (low + (0x80-'\t')*ones) & ((0x80+'\n')*ones - low) &^ w // and the line feeds: see oddBytes
+	return odd(w^' '*ones) & odd(w^'\r'*ones) & highs &^ tabs
 }
 
 // take is the next n bytes, nil if they are not there.
@@ -660,17 +703,20 @@ func (r *reader) skip(depth int) {
 	}
 	k := r.next()
 	from := r.i
+	if k == kindMap || k == kindList {
+		r.skipPay(skipOpenBytes)
+	}
 	switch {
 	case k == kindMap:
 		for s := r.openMap(r.skipLeft); r.more(&s, '}'); {
-			r.skipCount()
+			r.skipPay(1)
 			r.skipKey(depth - 1)
 			r.skip(depth - 1)
 		}
 		return
 	case k == kindList:
 		for s := r.openList(r.skipLeft); r.more(&s, ']'); {
-			r.skipCount()
+			r.skipPay(1)
 			r.skip(depth - 1)
 		}
 		return
@@ -681,9 +727,7 @@ func (r *reader) skip(depth int) {
 	default:
 		r.skipPacked()
 	}
-	if r.skipLeft -= r.i - from; r.skipLeft < 0 {
-		r.fail(CodeTooBig, "too much under keys that are unknown", "")
-	}
+	r.skipPay(r.i - from)
 }
 
 // skipKey goes past a key: in JSON a string, in MessagePack anything.
@@ -720,9 +764,9 @@ func (r *reader) skipWord() {
 	}
 }
 
-// skipCount pays for one element of a list or a map.
-func (r *reader) skipCount() {
-	if r.skipLeft--; r.skipLeft < 0 {
+// skipPay pays for what is skipped.
+func (r *reader) skipPay(bytes int) {
+	if r.skipLeft -= bytes; r.skipLeft < 0 {
 		r.fail(CodeTooBig, "too much under keys that are unknown", "")
 	}
 }

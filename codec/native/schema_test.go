@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"os"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -320,4 +321,31 @@ func lookup(doc any, ref string) any {
 		doc = m[part]
 	}
 	return doc
+}
+
+// TestCodesAreDocumented: each code of an error, ours and those that stand in
+// golden frames, is explained in the package documentation.
+func TestCodesAreDocumented(t *testing.T) {
+	doc, err := os.ReadFile("doc.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	source, err := os.ReadFile("native.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	golden, err := os.ReadFile(goldenPath)
+	if err != nil {
+		t.Fatal(err)
+	}
+	codes := regexp.MustCompile(`Code\w+ += "([a-z-]+)"`).FindAllSubmatch(source, -1)
+	codes = append(codes, regexp.MustCompile(`"code":"([^"]*)"`).FindAllSubmatch(golden, -1)...)
+	if len(codes) < 10 {
+		t.Fatalf("only %d codes found", len(codes))
+	}
+	for _, m := range codes {
+		if !bytes.Contains(doc, slices.Concat([]byte("\n//\t"), m[1], []byte(" "))) {
+			t.Errorf("doc.go does not say what %s means", m[1])
+		}
+	}
 }

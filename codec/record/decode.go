@@ -192,17 +192,12 @@ func uintAt(b []byte) (v uint64, n int) {
 
 // uint takes an integer that is not negative; most have one byte.
 func (r *reader) uint(want string) uint64 {
-	if r.at < len(r.b) {
-		if c := r.b[r.at]; c < 0x80 {
-			r.at++
-			return uint64(c)
-		}
+	b := r.b[r.at:]
+	if len(b) > 0 && b[0] < 0x80 {
+		r.at++
+		return uint64(b[0])
 	}
-	return r.longUint(want)
-}
-
-func (r *reader) longUint(want string) uint64 {
-	if v, n := uintAt(r.b[r.at:]); n > 0 {
+	if v, n := uintAt(b); n > 0 {
 		r.at += n
 		return v
 	}
@@ -214,11 +209,9 @@ func (r *reader) longUint(want string) uint64 {
 }
 
 func (r *reader) int(want string) int64 {
-	if r.at < len(r.b) {
-		if c := r.b[r.at]; c < 0x80 {
-			r.at++
-			return int64(c)
-		}
+	if b := r.b[r.at:]; len(b) > 0 && b[0] < 0x80 {
+		r.at++
+		return int64(b[0])
 	}
 	return r.longInt(want)
 }
@@ -271,7 +264,12 @@ func (r *reader) bounded(max uint64, want string) uint64 {
 	return v
 }
 
+// time takes a time, which has eight bytes from 1970 to 2262, or nil.
 func (r *reader) time(want string) int64 {
+	if b := r.b[r.at:]; len(b) >= 9 && b[0] == 0xcf && b[1] < 0x80 {
+		r.at += 9
+		return int64(binary.BigEndian.Uint64(b[1:]))
+	}
 	if r.null() {
 		return 0
 	}
@@ -308,15 +306,30 @@ func (r *reader) text(s *string, want string) {
 // nothing.
 func (r *reader) pair(scaleMax byte) (coef int64, scale int, ok bool) {
 	b := r.b[r.at:]
-	if len(b) < 3 || b[0] != 0x92 {
+	if len(b) < 1+9+1 || b[0] != 0x92 { // no number stands at a record's end
 		return 0, 0, false
 	}
-	v, n := uintAt(b[1:])
-	if n == 0 || n+1 >= len(b) || v > math.MaxInt64 || b[n+1] > scaleMax {
+	c, w := b[1], binary.BigEndian.Uint64(b[2:])
+	var n int
+	switch {
+	case c < 0x80:
+		w, n = uint64(c), 2
+	case c == 0xcf:
+		n = 10
+	case c == 0xce:
+		w, n = w>>32, 6
+	case c == 0xcd:
+		w, n = w>>48, 4
+	case c == 0xcc:
+		w, n = w>>56, 3
+	default:
 		return 0, 0, false
 	}
-	r.at += n + 2
-	return int64(v), int(b[n+1]), true
+	if b[n] > scaleMax || w > math.MaxInt64 {
+		return 0, 0, false
+	}
+	r.at += n + 1
+	return int64(w), int(b[n]), true
 }
 
 func (r *reader) decimal(d *codec.Decimal, want string) {
@@ -353,13 +366,13 @@ func (r *reader) longDecimal(d *codec.Decimal, want string) {
 }
 
 func (r *reader) total(t *codec.Total, want string) {
-	if r.null() {
-		*t = codec.LostTotal()
-		return
-	}
 	coef, scale, ok := r.pair(2 * codec.DecimalScaleMax)
-	if !ok {
+	switch {
+	case !ok:
 		r.longTotal(t, want)
+		return
+	case coef == 0: // as all are when the first day begins
+		*t = codec.Total{}
 		return
 	}
 	var err error
@@ -368,7 +381,12 @@ func (r *reader) total(t *codec.Total, want string) {
 	}
 }
 
+// longTotal takes one that is lost, negative, beyond 64 bits, or has additions.
 func (r *reader) longTotal(t *codec.Total, want string) {
+	if r.null() {
+		*t = codec.LostTotal()
+		return
+	}
 	more := r.array(2, want)
 	var digits []byte
 	var coef int64

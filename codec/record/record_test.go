@@ -66,17 +66,36 @@ func TestFence(t *testing.T) {
 	}
 }
 
-func BenchmarkAppend(b *testing.B) {
+// full is a record as a busy symbol has it: nothing in it is absent.
+func full() Record {
+	d := codec.MustDecimal
 	r := sample()
+	r.State.Quote = codec.Quote{No: 48213, Seq: 57969, Bid: d("61837.63000000"), BidSize: d("3.70125000"), Ask: d("61837.64000000"), AskSize: d("0.52310000"),
+		EventTime: 1723161254086e6, IngestTime: 1723161254087891268}
+	day := &r.State.Day
+	day.High, day.Low, day.PrevClose = d("61999.00000000"), d("61000.10000000"), d("60000.00000000")
+	day.BaseVolume, day.BaseNotional, day.BaseTrades = codec.TotalOf(d("100.50125")), codec.Mul(d("61837.63000000"), d("100.50125000")), 3000
+	r.State.Seq, r.State.TradeNo, r.State.QuoteNo, r.State.Trades = 57970, 9757, 48213, 9757
+	r.State.Last.No, r.State.Last.Seq = 9757, 57970
+	r.Trade = r.State.Last
+	r.State.Status = codec.VenueStatusTrading
+	return r
+}
+
+// BenchmarkAppend: a record is spelled within 250 ns.
+func BenchmarkAppend(b *testing.B) {
+	r := full()
 	var buf []byte
 	b.ReportAllocs()
 	for b.Loop() {
 		buf = Append(buf[:0], &r)
 	}
+	b.ReportMetric(float64(len(buf)), "bytes")
 }
 
+// BenchmarkDecode: and read within 250 ns.
 func BenchmarkDecode(b *testing.B) {
-	r := sample()
+	r := full()
 	buf := Append(nil, &r)
 	var got Record
 	b.ReportAllocs()
@@ -84,5 +103,8 @@ func BenchmarkDecode(b *testing.B) {
 		if err := Decode(buf, &got); err != nil {
 			b.Fatal(err)
 		}
+	}
+	if got != r {
+		b.Fatalf("got %+v, want %+v", got, r)
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/xml"
+	"errors"
 	"math"
 	"math/rand/v2"
 	"os"
@@ -223,11 +224,11 @@ func TestCompare(t *testing.T) {
 		want  Verdict
 	}{
 		"noise":  {runWith(10.1, 9.2, 11, 9.9, 10.4, 9.6, 10.3), Same},
-		"slower": {runWith(14, 15, 14.5, 13.8, 14.1, 15.2, 14.4), Worse},
-		"faster": {runWith(5, 5.2, 5.1, 4.9, 4.8, 5.3, 5), Better},
+		"slower": {runWith(14, 15, 14.5, 13.8, 14.1, 15.2, 14.4), Loss},
+		"faster": {runWith(5, 5.2, 5.1, 4.9, 4.8, 5.3, 5), Gain},
 		"few":    {runWith(5, 5.2), Unknown},
 	} {
-		changes, err := Compare(noisy, tt.after)
+		changes, err := Compare(noisy, tt.after, false)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -249,8 +250,32 @@ func TestCompare(t *testing.T) {
 	}
 	invalid := runWith(1)
 	invalid.Runs[0].Invalid = "too slow"
-	if _, err := Compare(noisy, invalid); err == nil {
+	if _, err := Compare(noisy, invalid, false); err == nil {
 		t.Error("an invalid run was compared")
+	}
+	other := runWith(14, 15, 14.5, 13.8, 14.1, 15.2, 14.4)
+	other.Scenario = &Scenario{Name: "z", About: "x with more"}
+	if _, err := Compare(noisy, other, false); !errors.Is(err, ErrScenarios) {
+		t.Errorf("%v; want that the scenarios differ", err)
+	}
+	if changes, err := Compare(noisy, other, true); err != nil || changes[0].Verdict != Loss {
+		t.Errorf("across: %+v, %v", changes, err)
+	}
+	// What was nothing has no share; that it is something now is told.
+	drops := runWith(10, 11, 9, 10.5, 9.5, 10, 10.2)
+	for _, r := range drops.Runs {
+		r.Dropped = 5
+	}
+	for after, want := range map[*Result]Verdict{noisy: Same, drops: Loss} {
+		changes, err := Compare(noisy, after, false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, c := range changes {
+			if c.Name == "dropped" && c.Verdict != want {
+				t.Errorf("dropped: %+v; want %s", c, want)
+			}
+		}
 	}
 }
 

@@ -75,13 +75,6 @@ func WriteHTML(w io.Writer, results []*Result) error {
 			text += fmt.Sprintf(", %d of them invalid", bad)
 		}
 		return text
-	}, "faults": func(r *Result) (n uint64) {
-		for _, run := range r.Runs {
-			for _, c := range run.Checks.Counts {
-				n += c
-			}
-		}
-		return n
 	}, "first": func(r *Result) []Violation {
 		for _, run := range r.Runs {
 			if v := run.Checks.Violations; len(v) > 0 {

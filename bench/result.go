@@ -59,6 +59,7 @@ type Run struct {
 
 	Connect *Connect `json:"connect,omitempty"`
 	Memory  *Memory  `json:"memory,omitempty"`
+	Stall   *Stall   `json:"stall,omitempty"`
 	Sleep   *Sleep   `json:"sleep,omitempty"`
 	Peak    *Peak    `json:"overload,omitempty"`
 	Floor   *Floor   `json:"floor,omitempty"`
@@ -121,6 +122,14 @@ type Memory struct {
 	BytesPerClient float64 `json:"bytes_per_client"` // slope from the first to the last
 }
 
+// Stall is how clients that read nothing came to be sent nothing.
+type Stall struct {
+	Clients   int     `json:"clients"`
+	Seconds   float64 `json:"seconds"`      // until nothing more came to any of them
+	Settled   bool    `json:"settled"`      // or they were still being sent to when waiting ended
+	UnreadP50 int64   `json:"unread_bytes"` // in the kernel of their side, then
+}
+
 // Sleep is how soon clients that slept were current.
 type Sleep struct {
 	Clients    int     `json:"clients"`
@@ -157,47 +166,66 @@ type Checks struct {
 type Metric struct {
 	Name   string
 	Unit   string
-	Higher bool // is better
+	Better Better
 	Value  float64
 }
+
+// Better is which way a metric is better.
+type Better int8
+
+// The ways.
+const (
+	Lower  Better = iota - 1
+	Either        // more and less are told, and neither is judged
+	Higher
+)
 
 // Metrics are the numbers of a run that two results are compared by.
 func (r *Run) Metrics() []Metric {
 	var list []Metric
-	add := func(name, unit string, higher bool, v float64) {
-		list = append(list, Metric{name, unit, higher, v})
+	add := func(name, unit string, better Better, v float64) {
+		list = append(list, Metric{name, unit, better, v})
 	}
 	if r.Age.Count > 0 {
-		add("age p50", "ms", false, r.Age.P50)
-		add("age p99", "ms", false, r.Age.P99)
+		add("age p50", "ms", Lower, r.Age.P50)
+		add("age p99", "ms", Lower, r.Age.P99)
 	}
 	if r.Seconds > 0 {
-		add("delivered", "ticks/s", true, float64(r.Delivered)/r.Seconds)
+		add("delivered", "ticks/s", Higher, float64(r.Delivered)/r.Seconds)
+		// How much is merged goes with how much is asked: neither is judged.
+		add("merged", "ticks/s", Either, float64(r.Merged)/r.Seconds)
+		add("dropped", "ticks/s", Lower, float64(r.Dropped)/r.Seconds)
+		if g, ok := r.Processes[GatewayProcess]; ok {
+			add("gateway CPU", "cores", Lower, g.CPU.Seconds()/r.Seconds)
+			add("gateway RSS at start", "MB", Lower, float64(g.RSSFirst)/1e6)
+			add("gateway RSS at end", "MB", Lower, float64(g.RSS)/1e6)
+		}
 	}
 	cpu := r.CPU().Seconds()
 	if r.Delivered > 0 && cpu > 0 {
-		add("CPU per million ticks", "s", false, cpu/float64(r.Delivered)*1e6)
-		add("ticks per CPU second", "M", true, float64(r.Delivered)/cpu/1e6)
-		add("bytes per tick", "B", false, float64(r.Bytes)/float64(r.Delivered))
+		add("CPU per million ticks", "s", Lower, cpu/float64(r.Delivered)*1e6)
+		add("ticks per CPU second", "M", Higher, float64(r.Delivered)/cpu/1e6)
+		add("bytes per tick", "B", Lower, float64(r.Bytes)/float64(r.Delivered))
 	}
 	if r.Messages > 0 && cpu > 0 {
-		add("CPU per frame", "us", false, cpu/float64(r.Messages)*1e6)
+		add("CPU per frame", "us", Lower, cpu/float64(r.Messages)*1e6)
 	}
 	if r.Floor != nil {
-		add("CPU over the floor", "x", false, r.Floor.Ratio)
+		add("CPU over the floor", "x", Lower, r.Floor.Ratio)
 	}
 	if r.Memory != nil {
-		add("memory per client", "B", false, r.Memory.BytesPerClient)
+		add("memory per client", "B", Lower, r.Memory.BytesPerClient)
 	}
 	if r.Connect != nil && r.Connect.Seconds > 0 {
-		add("settled p99", "ms", false, r.Connect.Settle.P99)
+		add("connected", "clients/s", Higher, r.Connect.PerSecond)
+		add("settled p99", "ms", Lower, r.Connect.Settle.P99)
 	}
 	if r.Sleep != nil {
-		add("bytes until current", "B", false, float64(r.Sleep.BytesMax))
+		add("bytes until current", "B", Lower, float64(r.Sleep.BytesMax))
 	}
 	if r.Peak != nil {
-		add("served in time", "ticks/s", true, r.Peak.Rate)
-		add("recovered", "ms", false, r.Peak.RecoverMs)
+		add("served in time", "ticks/s", Higher, r.Peak.Rate)
+		add("recovered", "ms", Lower, r.Peak.RecoverMs)
 	}
 	return list
 }
@@ -219,6 +247,16 @@ func (r *Result) Valid() []*Run {
 		}
 	}
 	return list
+}
+
+// Faults is how many violations its runs found.
+func (r *Result) Faults() (n uint64) {
+	for _, run := range r.Runs {
+		for _, c := range run.Checks.Counts {
+			n += c
+		}
+	}
+	return n
 }
 
 // Median is the median of a metric over the valid runs.

@@ -16,6 +16,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"tickgate/codec"
 )
 
@@ -75,6 +77,12 @@ const (
 
 	// retryAfter is when a refused client tries again.
 	retryAfter = 500 * time.Millisecond
+
+	// A stalled client that got nothing for stallQuiet gets nothing more: no
+	// scenario's cadence is longer. stallSettleMax bounds the wait for all.
+	stallQuiet     = 1500 * time.Millisecond
+	stallLook      = 250 * time.Millisecond
+	stallSettleMax = time.Minute
 )
 
 // runner is one run.
@@ -95,8 +103,8 @@ type runner struct {
 
 // Do runs a scenario on a target once.
 func Do(ctx context.Context, s *Scenario, t *Target, o Options) (_ *Run, err error) {
-	if lacks := t.Lacks(s); len(lacks) > 0 {
-		return nil, fmt.Errorf("%w: %s has no %s, which the scenario %s needs", ErrUnsupported, t.Name, strings.Join(lacks, ", "), s.Name)
+	if err := t.Supports(s); err != nil {
+		return nil, err
 	}
 	o.Loops = cmp.Or(o.Loops, 1)
 	o.CatchUp = cmp.Or(o.CatchUp, 20*time.Second)
@@ -191,11 +199,17 @@ func (r *runner) run(ctx context.Context) (err error) {
 		return err
 	}
 	if len(r.scenario.Steps) == 0 {
-		if err := r.wait(ctx, "warming up", time.Duration(r.scenario.Warm)); err != nil {
-			return err
+		// What groups do begins before the warm-up, so that the measured time
+		// holds none of the change to it; sleepers sleep while it is measured.
+		stopActors := r.act(ctx, false)
+		err := r.stalled(ctx)
+		if err == nil {
+			err = r.wait(ctx, "warming up", time.Duration(r.scenario.Warm))
 		}
-		stopActors := r.act(ctx)
-		err := r.measure(ctx, sourceEnd)
+		if err == nil {
+			r.act(ctx, true)
+			err = r.measure(ctx, sourceEnd)
+		}
 		stopActors()
 		if err != nil {
 			return err
@@ -442,13 +456,61 @@ func (r *runner) wait(ctx context.Context, phase string, d time.Duration) error 
 	return nil
 }
 
-// act has clients do what their groups do, until the returned function is
-// called.
-func (r *runner) act(ctx context.Context) (stop func()) {
+// stalled waits until clients that stopped reading are sent nothing more: as
+// long as the kernel's buffers and the gateway's patience take what comes, such
+// a client costs what a reading one does.
+func (r *runner) stalled(ctx context.Context) error {
+	var members []*client
+	for _, c := range r.swarm.clients {
+		if c.group.Does.Kind == "stalls" {
+			members = append(members, c)
+		}
+	}
+	if len(members) == 0 {
+		return nil
+	}
+	res := &Stall{Clients: len(members)}
+	unread := make([]int64, len(members))
+	began := time.Now()
+	changed := began
+	for time.Since(changed) < stallQuiet && time.Since(began) < stallSettleMax {
+		if err := r.wait(ctx, "waiting until the stalled are sent nothing", stallLook); err != nil {
+			return err
+		}
+		var grows atomic.Bool
+		r.swarm.each(func(l *loop) {
+			for i, c := range members {
+				if c.loop != l || c.phase != phaseOpen {
+					continue
+				}
+				if n, err := unix.IoctlGetInt(c.fd, unix.TIOCINQ); err == nil && int64(n) != unread[i] {
+					unread[i] = int64(n)
+					grows.Store(true)
+				}
+			}
+		})
+		if grows.Load() {
+			changed = time.Now()
+		}
+	}
+	res.Seconds = changed.Sub(began).Seconds()
+	res.Settled = time.Since(changed) >= stallQuiet
+	slices.Sort(unread)
+	res.UnreadP50 = unread[len(unread)/2]
+	r.result.Stall = res
+	return nil
+}
+
+// act has clients do what their groups do, those that sleep when it is asked for
+// sleepers and all others when not, until the returned function is called.
+func (r *runner) act(ctx context.Context, sleepers bool) (stop func()) {
 	ctx, cancel := context.WithCancel(ctx)
 	var actors sync.WaitGroup
 	for g := range r.scenario.Clients {
 		group := &r.scenario.Clients[g]
+		if (group.Does.Kind == "sleeps") != sleepers {
+			continue
+		}
 		var members []*client
 		for _, c := range r.swarm.clients {
 			if c.group == group {

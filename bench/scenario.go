@@ -101,9 +101,10 @@ type Watch struct {
 }
 
 // Does is how a client reads: "reads" as fast as it can; "stalls" stops for
-// good when warm; "drips" reads a second in each six; "slow" reads
-// BytesPerSecond; "sleeps" stops For, once, and reads on; "reconnects" and
-// "resubscribes" do so PerSecond, in all.
+// good, and is sent nothing more when the warm-up begins; "drips" reads a second
+// in each six; "slow" reads BytesPerSecond; "sleeps" stops For, once, when
+// measuring begins, and reads on; "reconnects" and "resubscribes" do so
+// PerSecond, in all.
 type Does struct {
 	Kind           string   `yaml:"kind" json:"kind"`
 	BytesPerSecond int      `yaml:"bytes_per_second" json:"bytes_per_second,omitempty"`

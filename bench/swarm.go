@@ -614,7 +614,7 @@ func (c *client) timer(now time.Time) {
 	}
 }
 
-// behave begins what the group does besides reading, once the swarm is warm.
+// behave begins what the group does besides reading.
 func (c *client) behave() {
 	switch c.group.Does.Kind {
 	case "stalls":

@@ -33,6 +33,14 @@ func (t *Target) Lacks(s *Scenario) []string {
 	return slices.DeleteFunc(s.Features(), func(f string) bool { return slices.Contains(t.Has, f) })
 }
 
+// Supports says what of the scenario the target lacks, as [ErrUnsupported].
+func (t *Target) Supports(s *Scenario) error {
+	if lacks := t.Lacks(s); len(lacks) > 0 {
+		return fmt.Errorf("%w: %s has no %s, which the scenario %s needs", ErrUnsupported, t.Name, strings.Join(lacks, ", "), s.Name)
+	}
+	return nil
+}
+
 // StartOptions are what a target is started with.
 type StartOptions struct {
 	Scenario *Scenario
@@ -76,6 +84,9 @@ func (in *Instance) usage() (map[string]Usage, error) {
 
 // Add makes a process part of the instance.
 func (in *Instance) Add(p *Process) { in.processes = append(in.processes, p) }
+
+// GatewayProcess is what a target calls the process that clients are at.
+const GatewayProcess = "gateway"
 
 // Process is a child that says on its standard output when it is ready.
 type Process struct {
@@ -255,7 +266,7 @@ func (o *TickgateOptions) start(ctx context.Context, so *StartOptions) (_ *Insta
 		in.Inlet = filepath.Join(so.Dir, "inlet")
 		serve = append(serve, "--bench-inlet", "unix:"+in.Inlet)
 	}
-	p, got, err := StartProcess(ctx, "gateway", so.Cores, append(serve, o.Args...), o.Env, `websocket\s+wss?://([^/\s]+)/`, `metrics\s+(http://[^/\s]+)/`)
+	p, got, err := StartProcess(ctx, GatewayProcess, so.Cores, append(serve, o.Args...), o.Env, `websocket\s+wss?://([^/\s]+)/`, `metrics\s+(http://[^/\s]+)/`)
 	if err != nil {
 		return nil, err
 	}

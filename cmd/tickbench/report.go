@@ -25,7 +25,7 @@ func newReport() *cobra.Command {
 			for _, path := range args {
 				r, err := bench.ReadResult(path)
 				if err != nil {
-					return err
+					return fmt.Errorf("%w: %w", errUsage, err)
 				}
 				results = append(results, r)
 			}

@@ -155,10 +155,10 @@ func TestBadInput(t *testing.T) {
 		"no such binary":   {[]string{"run", "fan-out", "--target", "old=/no/such/binary"}, 1, "no such file"},
 		"not a gateway":    {[]string{"run", "fan-out", "--target", "old=/bin/true"}, 1, "ended before it was ready"},
 		"compare one":      {[]string{"compare", "a.json"}, exitUsage, "two result files"},
-		"compare nothing":  {[]string{"compare", "/no/a.json", "/no/b.json"}, 1, "no such file"},
-		"no result":        {[]string{"report", notResult}, 1, "no result of tickbench"},
+		"compare nothing":  {[]string{"compare", "/no/a.json", "/no/b.json"}, exitUsage, "no such file"},
+		"no result":        {[]string{"report", notResult}, exitUsage, "no result of tickbench"},
 		"unknown flag":     {[]string{"run", "fan-out", "--fast"}, exitUsage, "unknown flag"},
-		"unknown command":  {[]string{"dance"}, 1, "unknown command"},
+		"unknown command":  {[]string{"dance"}, exitUsage, "unknown command"},
 	} {
 		out, code := tickbench(t, tt.args...)
 		if code != tt.code || !strings.Contains(out, tt.want) {

@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -45,7 +46,8 @@ measure: 1s
 	}
 	for name, tt := range map[string]struct{ from, to, want string }{
 		"unknown key":         {"about: y", "about: y\nabuot: z", "abuot"},
-		"no name":             {"name: x", "", "name and about"},
+		"no name":             {"name: x", "", "name: \"\""},
+		"no about":            {"about: y", "", "want an about"},
 		"too many clients":    {"count: 5", "count: 1000000", "clients[0].count"},
 		"no client":           {"count: 5", "count: 0", "clients[0].count"},
 		"no such channel":     {"channel: trades", "channel: books", "ticker, quotes or trades"},
@@ -53,8 +55,22 @@ measure: 1s
 		"watch beyond market": {"kind: all", "kind: random, count: 11", "watch.count"},
 		"no such behaviour":   {"watch: {kind: all}", "watch: {kind: all}, does: {kind: dances}", "does.kind"},
 		"slow without a rate": {"watch: {kind: all}", "watch: {kind: all}, does: {kind: slow}", "bytes_per_second"},
-		"endless":             {"measure: 1s", "measure: 100h", "at most 600 s"},
-		"no time":             {"measure: 1s", "measure: 0", "measure above 0"},
+		"endless":             {"measure: 1s", "measure: 100h", "want 1ms to 10m"},
+		"no time":             {"measure: 1s", "measure: 0", "measure: 0s"},
+		"back in time":        {"measure: 1s", "measure: 1s\nwarm: -1s", "warm: -1s"},
+		"negative cadence":    {"watch: {kind: all}", "watch: {kind: all}, every: -1s", "clients[0].every"},
+		"not a number":        {"rate: 100", "rate: 100, quotes: .nan", "market.quotes: NaN"},
+		"exponent":            {"rate: 100", "rate: 100, exponent: .inf", "market.exponent"},
+		"watch exponent":      {"kind: all", "kind: zipf, count: 1, exponent: 100", "watch.exponent"},
+		"burst":               {"rate: 100", "rate: 100, burst: {at: 1s, for: 1s, factor: 0.5}", "burst.factor"},
+		"burst too high":      {"rate: 100", "rate: 900000, burst: {at: 1s, for: 1s, factor: 20}", "burst.factor"},
+		"sleep":               {"watch: {kind: all}", "watch: {kind: all}, does: {kind: sleeps}", "does.for"},
+		"churn":               {"watch: {kind: all}", "watch: {kind: all}, does: {kind: reconnects}", "does.per_second"},
+		"connects backwards":  {"measure: 1s", "measure: 1s\nconnect_per_second: -5", "connect_per_second"},
+		"no overload":         {"measure: 1s", "measure: 1s\noverload: 0.5", "overload: 0.5"},
+		"a name with a path":  {"name: x", "name: ../x", "name: \"../x\""},
+		"overload of nothing": {"rate: 100}", "rate: 0}\noverload: 1.5", "a market.rate to begin at"},
+		"names of a file":     {"symbols: 10, rate: 100}\nclients: [{count: 5, channel: trades, watch: {kind: all}}]", "file: f}\nclients: [{count: 5, watch: {kind: same, count: 1}}]", "want all where a file"},
 		"no duration":         {"measure: 1s", "measure: soon", "soon"},
 		"rate":                {"rate: 100", "rate: 100000000", "market.rate"},
 		"share":               {"rate: 100", "rate: 100, quotes: 1.5", "market.quotes"},
@@ -68,6 +84,60 @@ measure: 1s
 	}
 	if _, err := FindScenario("no-such"); err == nil || !strings.Contains(err.Error(), "fan-out") {
 		t.Errorf("%v; want the list of those that there are", err)
+	}
+}
+
+// TestScenarioFieldsAreDocumented: the README has each field with its type, and
+// none that there is not.
+func TestScenarioFieldsAreDocumented(t *testing.T) {
+	fields := map[string]string{}
+	var walk func(prefix string, of reflect.Type)
+	walk = func(prefix string, of reflect.Type) {
+		for i := range of.NumField() {
+			f := of.Field(i)
+			name := prefix + f.Tag.Get("yaml")
+			ft := f.Type
+			if ft.Kind() == reflect.Pointer {
+				ft = ft.Elem()
+			}
+			switch {
+			case ft == reflect.TypeFor[Duration]():
+				fields[name] = "duration"
+			case ft.Kind() == reflect.Struct:
+				fields[name] = "map"
+				walk(name+".", ft)
+			case ft.Kind() == reflect.Slice:
+				fields[name] = "list"
+				if ft.Elem().Kind() == reflect.Struct {
+					walk(name+"[].", ft.Elem())
+				}
+			case ft.Kind() == reflect.Float64:
+				fields[name] = "number"
+			default:
+				fields[name] = ft.Kind().String()
+			}
+		}
+	}
+	walk("", reflect.TypeFor[Scenario]())
+	b, err := os.ReadFile("scenarios/README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	told := map[string]string{}
+	for line := range strings.SplitSeq(string(b), "\n") {
+		if cells := strings.Split(line, "|"); strings.HasPrefix(line, "| `") && len(cells) >= 8 {
+			told[strings.Trim(cells[1], " `")] = strings.TrimSpace(cells[2])
+		}
+	}
+	for name, kind := range fields {
+		if told[name] != kind {
+			t.Errorf("%s is a %s; the README says %q", name, kind, told[name])
+		}
+	}
+	for name := range told {
+		if fields[name] == "" {
+			t.Errorf("the README has %s, which is no field", name)
+		}
 	}
 }
 
@@ -104,7 +174,7 @@ func TestWatch(t *testing.T) {
 	}
 	zipf := newAlias(weights)
 	counts := make([]int, 100)
-	for _, w := range []Watch{{Kind: "random", Count: 10}, {Kind: "random", Count: 90}, {Kind: "zipf", Count: 10}, {Kind: "same", Count: 3}} {
+	for _, w := range []Watch{{Kind: "random", Count: 10}, {Kind: "random", Count: 90}, {Kind: "zipf", Count: 10}, {Kind: "zipf", Count: 100}, {Kind: "same", Count: 3}} {
 		for range 100 {
 			list := w.of(100, rng, &zipf)
 			seen := map[int32]bool{}
@@ -113,7 +183,7 @@ func TestWatch(t *testing.T) {
 					t.Fatalf("%+v: %v", w, list)
 				}
 				seen[i] = true
-				if w.Kind == "zipf" {
+				if w.Kind == "zipf" && w.Count == 10 {
 					counts[i]++
 				}
 			}

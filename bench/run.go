@@ -194,6 +194,7 @@ func (r *runner) run(ctx context.Context) (err error) {
 		return err
 	}
 	defer r.swarm.stop()
+	r.swarm.recorded = r.source == nil
 	r.makeClients()
 	if err := r.connectAll(ctx); err != nil {
 		return err
@@ -700,7 +701,9 @@ func (r *runner) findPeak(ctx context.Context) (calm float64, err error) {
 		return 0, err
 	}
 	r.lastAt = time.Now()
-	const settle, look, factor = 700 * time.Millisecond, 1500 * time.Millisecond, 1.4
+	const factor = 1.4
+	look := time.Duration(r.scenario.OverloadLook)
+	settle := look / 2
 	peak := 0.0
 	for rate := float64(r.scenario.Market.Rate); rate < rateMax; rate *= factor {
 		r.source.setRate(rate)
@@ -737,8 +740,9 @@ func (r *runner) recover(ctx context.Context, calm float64) error {
 	p := r.result.Peak
 	r.source.setRate(p.Rate / 2)
 	began := time.Now()
-	const look, most = 100 * time.Millisecond, 15 * time.Second
-	for time.Since(began) < most {
+	const look = 100 * time.Millisecond
+	most := 10 * time.Duration(r.scenario.OverloadLook)
+	for time.Since(began) < max(most, 2*look) {
 		r.swarm.take()
 		if err := r.wait(ctx, "recovering", look); err != nil {
 			return err

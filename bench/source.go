@@ -303,7 +303,10 @@ func (a *alias) draw(rng *rand.Rand) int {
 	return int(a.els[i])
 }
 
-// watch is which symbols client no of a group asks for; nil is all of them.
+// zipfDraws is how many draws a symbol may take on average.
+const zipfDraws = 50
+
+// of is which symbols one client asks for; nil is all of them.
 func (w *Watch) of(symbols int, rng *rand.Rand, zipf *alias) []int32 {
 	switch w.Kind {
 	case "same":
@@ -312,9 +315,9 @@ func (w *Watch) of(symbols int, rng *rand.Rand, zipf *alias) []int32 {
 			list[i] = int32(i)
 		}
 		return list
-	case "random", "zipf":
+	case "random":
 		n := min(w.Count, symbols)
-		if 2*n > symbols { // most of them: draw those that are left out
+		if 2*n > symbols { // most of them
 			perm := rng.Perm(symbols)
 			list := make([]int32, n)
 			for i := range list {
@@ -325,14 +328,32 @@ func (w *Watch) of(symbols int, rng *rand.Rand, zipf *alias) []int32 {
 		seen := make(map[int32]bool, n)
 		list := make([]int32, 0, n)
 		for len(list) < n {
-			i := int32(rng.IntN(symbols))
-			if w.Kind == "zipf" {
-				i = int32(zipf.draw(rng))
-			}
-			if !seen[i] {
+			if i := int32(rng.IntN(symbols)); !seen[i] {
 				seen[i] = true
 				list = append(list, i)
 			}
+		}
+		return list
+	case "zipf":
+		n := min(w.Count, symbols)
+		seen := make(map[int32]bool, n)
+		list := make([]int32, 0, n)
+		take := func(i int32) {
+			if !seen[i] && len(list) < n {
+				seen[i] = true
+				list = append(list, i)
+			}
+		}
+		for range zipfDraws * n {
+			if len(list) == n {
+				break
+			}
+			take(int32(zipf.draw(rng)))
+		}
+		// Those that are drawn once in an age are not waited for: who has all
+		// that are likelier has the likeliest of the others.
+		for i := range int32(symbols) {
+			take(i)
 		}
 		return list
 	}

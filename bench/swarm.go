@@ -38,6 +38,7 @@ const (
 // swarm is all clients, on a few event loops.
 type swarm struct {
 	endpoint Endpoint
+	recorded bool // event times are those of a file: ticks are due when they come into Kafka
 	bySymbol map[string]int32
 	symbols  []string
 	loops    []*loop
@@ -478,7 +479,7 @@ func (c *client) rows(frame []byte) error {
 			continue
 		}
 		due := u.EventTime
-		if due == 0 {
+		if due == 0 || l.swarm.recorded {
 			due = u.IngestTime
 		}
 		if l.now < due {

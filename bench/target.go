@@ -3,6 +3,7 @@ package bench
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -250,13 +251,9 @@ func (o *TickgateOptions) start(ctx context.Context, so *StartOptions) (_ *Insta
 			in.Add(p)
 			in.Brokers = got[0]
 		}
-		venue := so.Scenario.Market.Venue
-		if venue == "" {
-			venue = "binance"
-		}
 		in.RawTopic = fmt.Sprintf("raw.bench%d", time.Now().UnixMilli()) // what earlier runs left is not ours
 		p, _, err := StartProcess(ctx, "feed", so.Cores, []string{o.Binary, "feed", "--brokers", in.Brokers, "--admin", "127.0.0.1:0",
-			"--raw", venue + "=" + in.RawTopic, "--group", in.RawTopic}, o.Env, `(?:metrics|brokers)\s+(\S+)`)
+			"--raw", cmp.Or(so.Scenario.Market.Venue, "binance") + "=" + in.RawTopic, "--group", in.RawTopic}, o.Env, `(?:metrics|brokers)\s+(\S+)`)
 		if err != nil {
 			return nil, err
 		}

@@ -136,6 +136,11 @@ func (s *runSettings) run(cmd *cobra.Command, names []string) error {
 			}
 			scenario.Market.File = s.file
 		}
+		for _, other := range scenarios {
+			if other.Name == scenario.Name {
+				return fmt.Errorf("%w: two loads are called %s: give one another name", errUsage, scenario.Name)
+			}
+		}
 		scenarios = append(scenarios, scenario)
 	}
 	switch {
@@ -168,6 +173,11 @@ func (s *runSettings) run(cmd *cobra.Command, names []string) error {
 		target, err := s.target(cmd.Context(), t, dir)
 		if err != nil {
 			return err
+		}
+		for _, other := range targets {
+			if other.Name == target.Name {
+				return fmt.Errorf("%w: two targets are called %s: name them apart, as in a=PATH and b=PATH", errUsage, target.Name)
+			}
 		}
 		targets = append(targets, target)
 	}
@@ -320,8 +330,9 @@ func (s *runSettings) target(ctx context.Context, text, dir string) (*bench.Targ
 		}
 		return p(binary), nil
 	}
-	if !other && name != "tickgate" {
-		return nil, fmt.Errorf("%w: --target %q: want tickgate, NAME=PATH, gws, centrifuge, centrifuge-batched or nats", errUsage, text)
+	_, isPeer := bench.Peers[name]
+	if !other && name != "tickgate" || !bench.IsName(name) || isPeer {
+		return nil, fmt.Errorf("%w: --target %q: want tickgate, gws, centrifuge, centrifuge-batched or nats, or NAME=PATH with another NAME of a-z, 0-9, - and _", errUsage, text)
 	}
 	if !other {
 		var err error
@@ -441,11 +452,7 @@ func (s *runSettings) replayer(dir string) func(context.Context, string, string,
 		if err != nil {
 			return err
 		}
-		venue := m.Venue
-		if venue == "" {
-			venue = "binance"
-		}
-		cmd := exec.CommandContext(ctx, binary, "replay", "--brokers", brokers, "--topic", rawTopic, "--venue", venue, "--speed", strconv.FormatFloat(max(m.Speed, 1), 'f', -1, 64), m.File)
+		cmd := exec.CommandContext(ctx, binary, "replay", "--brokers", brokers, "--topic", rawTopic, "--venue", m.Venue, "--speed", strconv.FormatFloat(m.Speed, 'f', -1, 64), m.File)
 		b, err := cmd.CombinedOutput()
 		if ctx.Err() != nil {
 			return nil

@@ -111,17 +111,49 @@ func TestRun(t *testing.T) {
 	}
 }
 
+// TestScenarios: a load is printed as it can be run.
+func TestScenarios(t *testing.T) {
+	if out, code := tickbench(t, "scenarios"); code != 0 || !strings.Contains(out, "stalled ") || !strings.Contains(out, "needs: batching") {
+		t.Errorf("exit %d\n%s", code, out)
+	}
+	out, code := tickbench(t, "scenarios", "watchlists")
+	if s, err := bench.ParseScenario([]byte(out)); code != 0 || err != nil || s.Name != "watchlists" {
+		t.Errorf("exit %d, %v\n%s", code, err, out)
+	}
+}
+
 // TestFigures: two results are compared and drawn.
 func TestFigures(t *testing.T) {
 	dir := t.TempDir()
-	out, code := tickbench(t, "run", scenarioFile(t, "measure: 1s", "measure: 300ms", "warm: 200ms", "warm: 50ms"), "--target", "tickgate", "--target", "tickgate", "--repeats", "2",
-		"--out", dir)
-	if code != 0 && code != exitInvalid || !strings.Contains(out, "medians") {
+	binary, err := tickgateBinary()
+	if err != nil {
+		t.Fatal(err)
+	}
+	short := []string{"measure: 1s", "measure: 300ms", "warm: 200ms", "warm: 50ms"}
+	out, code := tickbench(t, "run", scenarioFile(t, short...), scenarioFile(t, append(short, "name: small", "name: other")...),
+		"--target", "old="+binary, "--target", "new="+binary, "--repeats", "2", "--out", dir)
+	if code != 0 && code != exitInvalid || strings.Count(out, "medians") != 2 {
 		t.Fatalf("exit %d\n%s", code, out)
 	}
-	file := filepath.Join(dir, "small-tickgate.json")
-	if out, code := tickbench(t, "compare", file, file); code != 0 && !strings.Contains(out, "no valid run") {
+	// In turn: whatever this machine does meanwhile meets all of them.
+	at := 0
+	for _, want := range []string{"small on old, 1 of 2", "small on new, 1", "other on old, 1", "other on new, 1", "small on old, 2 of 2", "small on new, 2", "other on old, 2", "other on new, 2"} {
+		n := strings.Index(out[at:], want)
+		if n < 0 {
+			t.Fatalf("no %q behind the one before\n%s", want, out)
+		}
+		at += n
+	}
+	file := filepath.Join(dir, "small-old.json")
+	if out, code := tickbench(t, "compare", file, filepath.Join(dir, "small-new.json")); code != 0 && !strings.Contains(out, "no valid run") {
 		t.Errorf("compare: exit %d\n%s", code, out)
+	}
+	other := filepath.Join(dir, "other-new.json")
+	if out, code := tickbench(t, "compare", file, other); code != exitUsage || !strings.Contains(out, "--across") {
+		t.Errorf("compare of two scenarios: exit %d; want usage\n%s", code, out)
+	}
+	if out, code := tickbench(t, "compare", "--across", file, other); code != 0 && !strings.Contains(out, "no valid run") {
+		t.Errorf("compare across: exit %d\n%s", code, out)
 	}
 	html := filepath.Join(dir, "r.html")
 	if out, code := tickbench(t, "report", file, "--out", html); code != 0 {
@@ -149,6 +181,12 @@ func TestBadInput(t *testing.T) {
 		"unknown inlet":    {[]string{"run", "fan-out", "--inlet", "ftp"}, exitUsage, "unix or kafka"},
 		"unknown target":   {[]string{"run", "fan-out", "--target", "nginx"}, exitUsage, "want tickgate"},
 		"no repeats":       {[]string{"run", "fan-out", "--repeats", "0"}, exitUsage, "--repeats 0"},
+		"two of a name":    {[]string{"run", "fan-out", "fan-out"}, exitUsage, "two loads are called fan-out"},
+		"twice a target":   {[]string{"run", "fan-out", "--target", "tickgate", "--target", "tickgate"}, exitUsage, "two targets are called tickgate"},
+		"a target's path":  {[]string{"run", "fan-out", "--target", "../x=/bin/true"}, exitUsage, "NAME of a-z"},
+		"another's name":   {[]string{"run", "fan-out", "--target", "gws=/bin/true"}, exitUsage, "another NAME"},
+		"print what":       {[]string{"scenarios", "no-such"}, exitUsage, "there are batches"},
+		"print two":        {[]string{"scenarios", "fan-out", "open"}, exitUsage, "one NAME"},
 		"replay what":      {[]string{"run", "replay"}, exitUsage, "--file"},
 		"one file for two": {[]string{"run", "fan-out", "open", "--out", "x.json"}, exitUsage, "want a folder"},
 		"unsupported":      {[]string{"run", "conflated", "--target", "gws", "--peers", "/bin/true"}, exitUnsupported, "gws has no batching"},

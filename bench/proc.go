@@ -105,6 +105,20 @@ func Pin(cores []int) error {
 	return nil
 }
 
+// Cores are those that this process may run on.
+func Cores() (list []int) {
+	var set unix.CPUSet
+	if unix.SchedGetaffinity(os.Getpid(), &set) != nil {
+		return nil
+	}
+	for core := range len(set) * strconv.IntSize {
+		if set.IsSet(core) {
+			list = append(list, core)
+		}
+	}
+	return list
+}
+
 func coreSet(cores []int) (set unix.CPUSet) {
 	for _, c := range cores {
 		set.Set(c)

@@ -23,9 +23,9 @@ import (
 
 // Options say how a scenario is run. A zero field means its default.
 type Options struct {
-	// ServerCores and ClientCores are where the target and this program run;
-	// empty leaves it to the kernel.
-	ServerCores, ClientCores []int
+	// ServerCores, BrokerCores, FeedCores and ClientCores are where the gateway,
+	// Kafka, the feed and this program run; empty leaves it to the kernel.
+	ServerCores, BrokerCores, FeedCores, ClientCores []int
 	// Loops is how many event loops the clients share. Defaults to 1.
 	Loops int
 	// Kafka sends ticks the whole way, through Kafka and the feed.
@@ -124,7 +124,7 @@ func Do(ctx context.Context, s *Scenario, t *Target, o Options) (_ *Run, err err
 	}
 	r := &runner{o: o, scenario: s, target: t, result: &Run{}, rng: rand.New(rand.NewPCG(o.Seed, 2)), total: newWindow()}
 	r.status("starting "+t.Name, 0)
-	if r.in, err = t.Start(ctx, &StartOptions{Scenario: s, Dir: dir, Cores: o.ServerCores, Kafka: o.Kafka}); err != nil {
+	if r.in, err = t.Start(ctx, &StartOptions{Scenario: s, Dir: dir, Cores: o.ServerCores, BrokerCores: o.BrokerCores, FeedCores: o.FeedCores, Kafka: o.Kafka}); err != nil {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, r.in.Close()) }()

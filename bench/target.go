@@ -46,8 +46,11 @@ func (t *Target) Supports(s *Scenario) error {
 type StartOptions struct {
 	Scenario *Scenario
 	Dir      string // for sockets and files, removed afterwards
-	Cores    []int  // of all its processes
-	Kafka    bool   // take ticks from Kafka, not from an inlet
+	Cores    []int  // of the gateway
+	// Of the other processes, if it has them.
+	BrokerCores, FeedCores []int
+
+	Kafka bool // take ticks from Kafka, not from an inlet
 }
 
 // Instance is a running target.
@@ -244,7 +247,7 @@ func (o *TickgateOptions) start(ctx context.Context, so *StartOptions) (_ *Insta
 	}
 	if so.Kafka {
 		if in.Brokers = o.Brokers; in.Brokers == "" {
-			p, got, err := StartProcess(ctx, "broker", so.Cores, o.Broker, o.Env, `^listening (\S+)`)
+			p, got, err := StartProcess(ctx, "broker", so.BrokerCores, o.Broker, o.Env, `^listening (\S+)`)
 			if err != nil {
 				return nil, err
 			}
@@ -252,7 +255,7 @@ func (o *TickgateOptions) start(ctx context.Context, so *StartOptions) (_ *Insta
 			in.Brokers = got[0]
 		}
 		in.RawTopic = fmt.Sprintf("raw.bench%d", time.Now().UnixMilli()) // what earlier runs left is not ours
-		p, _, err := StartProcess(ctx, "feed", so.Cores, []string{o.Binary, "feed", "--brokers", in.Brokers, "--admin", "127.0.0.1:0",
+		p, _, err := StartProcess(ctx, "feed", so.FeedCores, []string{o.Binary, "feed", "--brokers", in.Brokers, "--admin", "127.0.0.1:0",
 			"--raw", cmp.Or(so.Scenario.Market.Venue, "binance") + "=" + in.RawTopic, "--group", in.RawTopic}, o.Env, `(?:metrics|brokers)\s+(\S+)`)
 		if err != nil {
 			return nil, err

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -18,6 +19,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"runtime/debug"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -35,6 +37,8 @@ type runSettings struct {
 	inlet       string
 	brokers     string
 	serverCores string
+	brokerCores string
+	feedCores   string
 	clientCores string
 	loops       int
 	tickgate    string
@@ -54,8 +58,8 @@ func newRun() *cobra.Command {
 		Short: "Run loads and check what clients are sent",
 		Long: `Runs loads: each is one that comes with tickbench (tickbench scenarios), or a YAML file.
 
-The target, and what it needs, is started on --server-cores, the clients are on
---client-cores. Several loads and targets are run in turn, as often as --repeats
+The gateway is started on --server-cores, the clients are on --client-cores. With
+--inlet kafka so are a broker and a feed, on --broker-cores and --feed-cores. Several loads and targets are run in turn, as often as --repeats
 says (A, B, A, B, ...): whatever else the machine does meets all of them. Results
 are written after each run.
 
@@ -83,8 +87,10 @@ Exit codes: 0 all is well, 1 something failed or a check found a violation,
 	f.IntVar(&s.repeats, "repeats", 1, "how many times each load is run on each target, in turn")
 	f.StringVar(&s.inlet, "inlet", "unix", "how ticks come in: unix, past Kafka, or kafka, the whole way")
 	f.StringVar(&s.brokers, "brokers", "", "a Kafka that runs already, for --inlet kafka; one is started by default")
-	f.StringVar(&s.serverCores, "server-cores", defaultCores("0"), "cores of the target, such as 0 or 0,2; any leaves it to the kernel")
-	f.StringVar(&s.clientCores, "client-cores", defaultCores("1"), "cores of the clients")
+	f.StringVar(&s.serverCores, "server-cores", defaultCores(0), "cores of the gateway, such as 0 or 0,2; any leaves it to the kernel")
+	f.StringVar(&s.brokerCores, "broker-cores", "", "cores of a Kafka that is started; those of --server-cores by default")
+	f.StringVar(&s.feedCores, "feed-cores", "", "cores of the feed; those of --server-cores by default")
+	f.StringVar(&s.clientCores, "client-cores", defaultCores(1), "cores of the clients")
 	f.IntVar(&s.loops, "loops", 1, "event loops that the clients share")
 	f.StringVar(&s.tickgate, "tickgate", "", "`PATH` of tickgate; beside this program, or built, by default")
 	f.StringVar(&s.peers, "peers", "", "`PATH` of the peers' program; built from bench/peers by default")
@@ -99,16 +105,17 @@ Exit codes: 0 all is well, 1 something failed or a check found a violation,
 
 // defaultCores gives the target the first core and the clients the second, if
 // there are two.
-func defaultCores(which string) string {
-	if runtime.NumCPU() < 2 {
+func defaultCores(which int) string {
+	cores := bench.Cores()
+	if len(cores) < 2 {
 		return anyCore
 	}
-	return which
+	return strconv.Itoa(cores[which])
 }
 
 const anyCore = "any"
 
-// cores reads --server-cores or --client-cores.
+// cores reads --server-cores and those like it.
 func cores(flag, text string) (list []int, err error) {
 	if text == anyCore {
 		return nil, nil
@@ -117,6 +124,9 @@ func cores(flag, text string) (list []int, err error) {
 		n, err := strconv.Atoi(part)
 		if err != nil || n < 0 || n >= 1024 {
 			return nil, fmt.Errorf("%w: --%s %q: want numbers of cores, or %s", errUsage, flag, text, anyCore)
+		}
+		if !slices.Contains(bench.Cores(), n) {
+			return nil, fmt.Errorf("%w: --%s %q: this process may not run on core %d", errUsage, flag, text, n)
 		}
 		list = append(list, n)
 	}
@@ -163,6 +173,14 @@ func (s *runSettings) run(cmd *cobra.Command, names []string) error {
 	if err != nil {
 		return err
 	}
+	broker, err := cores("broker-cores", cmp.Or(s.brokerCores, s.serverCores))
+	if err != nil {
+		return err
+	}
+	feed, err := cores("feed-cores", cmp.Or(s.feedCores, s.serverCores))
+	if err != nil {
+		return err
+	}
 	dir, err := os.MkdirTemp("", "tickbench-bin-")
 	if err != nil {
 		return err
@@ -187,7 +205,7 @@ func (s *runSettings) run(cmd *cobra.Command, names []string) error {
 	}
 	progress := newProgress(cmd.ErrOrStderr(), s.quiet)
 	o := bench.Options{
-		ServerCores: server, ClientCores: clients, Loops: s.loops, Seed: s.seed,
+		ServerCores: server, BrokerCores: broker, FeedCores: feed, ClientCores: clients, Loops: s.loops, Seed: s.seed,
 		Kafka: s.inlet == "kafka", KafkaSink: kafkaSink, Progress: progress.update,
 		Replay: s.replayer(dir),
 	}

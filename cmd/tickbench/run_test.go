@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -70,12 +71,13 @@ func scenarioFile(t *testing.T, edit ...string) string {
 // connect; all checks hold. An invalid run (this machine is busy) is none that
 // failed.
 func TestRun(t *testing.T) {
+	core := strconv.Itoa(bench.Cores()[0])
 	for name, tt := range map[string]struct {
 		edit []string
 		args []string
 	}{
 		"inlet":         {nil, []string{"--floor"}},
-		"the whole way": {nil, []string{"--inlet", "kafka"}},
+		"the whole way": {nil, []string{"--inlet", "kafka", "--broker-cores", core, "--feed-cores", core}},
 		"TLS":           {[]string{"warm:", "tls: true\nwarm:"}, nil},
 		"memory": {[]string{"  - {count: 5, channel: ticker, encoding: json, every: 50ms, watch: {kind: random, count: 3}}\n", "",
 			"  - {count: 5, channel: quotes, watch: {kind: same, count: 2}, does: {kind: reconnects, per_second: 5}}\n", "",
@@ -179,6 +181,8 @@ func TestBadInput(t *testing.T) {
 		"unknown scenario": {[]string{"run", "no-such"}, exitUsage, "there are batches"},
 		"no such file":     {[]string{"run", "./no-such.yaml"}, exitUsage, "no such file"},
 		"unknown inlet":    {[]string{"run", "fan-out", "--inlet", "ftp"}, exitUsage, "unix or kafka"},
+		"no such core":     {[]string{"run", "fan-out", "--feed-cores", "1023"}, exitUsage, "core 1023"},
+		"a core's name":    {[]string{"run", "fan-out", "--broker-cores", "first"}, exitUsage, "--broker-cores"},
 		"unknown target":   {[]string{"run", "fan-out", "--target", "nginx"}, exitUsage, "want tickgate"},
 		"no repeats":       {[]string{"run", "fan-out", "--repeats", "0"}, exitUsage, "--repeats 0"},
 		"two of a name":    {[]string{"run", "fan-out", "fan-out"}, exitUsage, "two loads are called fan-out"},

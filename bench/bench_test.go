@@ -5,6 +5,8 @@ import (
 	"context"
 	"encoding/xml"
 	"errors"
+	"io"
+	"io/fs"
 	"math"
 	"math/rand/v2"
 	"os"
@@ -73,7 +75,7 @@ measure: 1s
 		"names of a file":     {"symbols: 10, rate: 100}\nclients: [{count: 5, channel: trades, watch: {kind: all}}]", "file: f}\nclients: [{count: 5, watch: {kind: same, count: 1}}]", "want all where a file"},
 		"no duration":         {"measure: 1s", "measure: soon", "soon"},
 		"rate":                {"rate: 100", "rate: 100000000", "market.rate"},
-		"share":               {"rate: 100", "rate: 100, quotes: 1.5", "market.quotes"},
+		"quote share":         {"rate: 100", "rate: 100, quotes: 1.5", "market.quotes"},
 		"steps":               {"measure: 1s", "measure: 1s\nsteps: [1, 2]", "the last one to be the group's count"},
 		"no YAML":             {"market: {", "market: {{", "did not find expected"},
 	} {
@@ -388,6 +390,9 @@ func TestResultFiles(t *testing.T) {
 	if err != nil || len(r.Runs) != 2 || r.Runs[1].Age.P50 != 2 {
 		t.Fatalf("%+v, %v", r, err)
 	}
+	if b, err := os.ReadFile(path); err != nil || bytes.Count(b, []byte("\n")) != 4 {
+		t.Errorf("%v\n%s; want a line a run", err, b)
+	}
 	for name, text := range map[string]string{"empty": "", "not JSON": "hello", "another thing": "{}", "no runs": `{"version":1,"scenario":{"name":"x"}}`} {
 		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 			t.Fatal(err)
@@ -481,6 +486,150 @@ func TestTraceFiles(t *testing.T) {
 		}
 	}
 }
+
+// TestInvalid: what makes a run tell nothing.
+func TestInvalid(t *testing.T) {
+	for name, tt := range map[string]struct {
+		run  Run
+		want string // "" is valid
+	}{
+		"well":            {Run{Age: Spread{Count: 10_000}, Lag: Spread{P99: 4.9, Max: 40}, Batch: Spread{P99: 4.9, Max: 40}}, ""},
+		"late":            {Run{Age: Spread{Count: 10_000}, Lag: Spread{P99: 5.1}}, "late by 5.1 ms"},
+		"slow loop":       {Run{Age: Spread{Count: 10_000}, Batch: Spread{P99: 7}}, "waited 7.0 ms"},
+		"a few beyond":    {Run{Age: Spread{Count: 10_000}, Clamped: 10, Negative: 10}, ""},
+		"many beyond":     {Run{Age: Spread{Count: 10_000}, Clamped: 11}, "longer than can be measured"},
+		"clock was set":   {Run{Age: Spread{Count: 10_000}, Negative: 11}, "below zero"},
+		"beyond, no ages": {Run{Clamped: 1}, "longer than can be measured"},
+	} {
+		if got := tt.run.invalid(); (got == "") != (tt.want == "") || !strings.Contains(got, tt.want) {
+			t.Errorf("%s: %q; want %q", name, got, tt.want)
+		}
+	}
+}
+
+// slowSink takes its time over each tick, as a generator that is too slow does,
+// or over each flush, as a target that does not read does.
+type slowSink struct{ add, flush time.Duration }
+
+func (k slowSink) Add(*Tick) { time.Sleep(k.add) }
+func (k slowSink) Flush(context.Context) error {
+	time.Sleep(k.flush)
+	return nil
+}
+
+// TestLag: that ticks are made late is our fault or the target's, and only the
+// former makes a run invalid; due times are those of the schedule in both.
+func TestLag(t *testing.T) {
+	run := func(sink Sink, rate int) (*source, *Run) {
+		s := newSource(Market{Symbols: 1, Rate: rate}, sink, 1, time.Unix(1, 0))
+		ctx, cancel := context.WithTimeout(t.Context(), 400*time.Millisecond)
+		defer cancel()
+		if err := s.run(ctx); err != nil {
+			t.Fatal(err)
+		}
+		lag, _ := s.takeLag()
+		return s, &Run{Lag: spreadOf(lag, false)}
+	}
+	// 2,000 ticks of a millisecond a second's worth: due twice as fast as made.
+	if _, r := run(slowSink{add: time.Millisecond}, 2000); !strings.Contains(r.invalid(), "late by") {
+		t.Errorf("a generator that is too slow: lag %+v, %q", r.Lag, r.invalid())
+	}
+	// Here each flush waits for 50 ms: some of that is late, none of it is ours.
+	s, r := run(slowSink{flush: 50 * time.Millisecond}, 1000)
+	if waited := time.Duration(s.blocked.Load()); waited < 100*time.Millisecond || r.Lag.P50 > 25 {
+		t.Errorf("a target that does not read: waited %v, lag %+v", waited, r.Lag)
+	}
+}
+
+// TestSlowLoop: a loop that is busy for long says so.
+func TestSlowLoop(t *testing.T) {
+	s, err := newSwarm(Endpoint{}, nil, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.stop()
+	s.each(func(*loop) { time.Sleep(20 * time.Millisecond) })
+	s.each(func(*loop) {}) // the look before has been recorded
+	if r := (&Run{Batch: spreadOf(s.take().batch, false)}); r.Batch.Max < 19 || r.invalid() == "" {
+		t.Errorf("%+v, %q", r.Batch, r.invalid())
+	}
+}
+
+// TestBeyondBounds: what a histogram cannot hold is counted.
+func TestBeyondBounds(t *testing.T) {
+	w := newWindow()
+	w.record(w.age, int64(time.Second), 1)
+	w.record(w.age, int64(time.Hour), 3)
+	w.record(w.age, -5, 1)
+	sum := newWindow()
+	sum.add(w)
+	if sum.clamped != 3 || sum.age.TotalCount() != 5 {
+		t.Errorf("%d clamped of %d; want 3 of 5", sum.clamped, sum.age.TotalCount())
+	}
+}
+
+// TestTraceIsBounded: it holds what it may and counts the others.
+func TestTraceIsBounded(t *testing.T) {
+	tr := &tracer{left: traceChunk + 10}
+	c := &client{no: 7, loop: &loop{now: 5}}
+	for range traceChunk + 30 {
+		tr.add(c, 100)
+	}
+	n := 0
+	for _, chunk := range tr.chunks {
+		n += len(chunk)
+	}
+	if n != traceChunk+10 || tr.cut != 20 || tr.chunks[1][9] != (traceRow{5, 7, 100}) {
+		t.Errorf("%d rows, %d cut", n, tr.cut)
+	}
+}
+
+// TestSteps: a plot's points grow, and are few whatever was measured.
+func TestSteps(t *testing.T) {
+	h := newHistogram()
+	rng := rand.New(rand.NewPCG(1, 1))
+	for range 1_000_000 {
+		record1(h, int64(rng.ExpFloat64()*1e7))
+	}
+	s := spreadOf(h, true)
+	if n := len(s.Steps); n < 60 || n > 80 || s.Steps[0][1] != 0 || s.Steps[n-1][1] < 99.9998 || s.Steps[n-1][0] > s.Max {
+		t.Errorf("%d steps, %v to %v", n, s.Steps[0], s.Steps[n-1])
+	}
+	for i := 1; i < len(s.Steps); i++ {
+		if s.Steps[i][0] < s.Steps[i-1][0] || s.Steps[i][1] <= s.Steps[i-1][1] {
+			t.Errorf("%v after %v", s.Steps[i], s.Steps[i-1])
+		}
+	}
+	if s := spreadOf(newHistogram(), true); len(s.Steps) != 0 {
+		t.Errorf("steps of nothing: %v", s.Steps)
+	}
+}
+
+// TestCommittedResults: what the README quotes can be read and drawn by this
+// version.
+func TestCommittedResults(t *testing.T) {
+	err := filepath.WalkDir("results", func(path string, d fs.DirEntry, err error) error {
+		if err != nil || filepath.Ext(path) != ".json" {
+			return err
+		}
+		r, err := ReadResult(path)
+		if err != nil {
+			return err
+		}
+		if r.Commit == "" || r.Machine.CPU == "" || r.Command == "" {
+			t.Errorf("%s: commit %q, machine %q, command %q; want all", path, r.Commit, r.Machine.CPU, r.Command)
+		}
+		if info, err := d.Info(); err != nil || info.Size() > committedBytesMax {
+			t.Errorf("%s: %d bytes, %v; want at most %d: fewer runs in a file", path, info.Size(), err, committedBytesMax)
+		}
+		return WriteHTML(io.Discard, []*Result{r})
+	})
+	if err != nil {
+		t.Error(err)
+	}
+}
+
+const committedBytesMax = 200 << 10
 
 // FuzzParse: no bytes of a server make a client panic, or hold more than it may.
 func FuzzParse(f *testing.F) {

@@ -1,10 +1,14 @@
 package bench
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
+	"math"
 	"os"
 	"sort"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/HdrHistogram/hdrhistogram-go"
@@ -44,6 +48,9 @@ type Run struct {
 	Wire    Spread `json:"age_wire_ms"`    // received - sent
 	// Negative counts ages below zero: a clock problem.
 	Negative uint64 `json:"negative_ages,omitempty"`
+	// Clamped counts times beyond what the histograms hold, two minutes: they
+	// are in there as two minutes.
+	Clamped uint64 `json:"clamped,omitempty"`
 
 	Delivered uint64 `json:"delivered"`
 	Merged    uint64 `json:"merged"`
@@ -55,7 +62,7 @@ type Run struct {
 
 	Processes map[string]Usage `json:"processes"` // while measuring; of the target
 	Self      Usage            `json:"self"`      // this program, while measuring
-	Batch     Spread           `json:"batch_ms"`  // one look of an event loop
+	Batch     Spread           `json:"batch_ms"`  // that a socket that was ready waited for its event loop, at most
 
 	Connect *Connect `json:"connect,omitempty"`
 	Memory  *Memory  `json:"memory,omitempty"`
@@ -69,6 +76,37 @@ type Run struct {
 	Checks Checks `json:"checks"`
 }
 
+const (
+	// lagMax is the lateness of our own schedule, or of an event loop, beyond
+	// which a run tells more of this program than of the target.
+	lagMax = 5.0 // ms
+
+	// oddMax is the share of ages that may be out of what can be measured.
+	oddMax = 0.001
+)
+
+// invalid says why a run tells nothing; "" if it does tell something.
+func (r *Run) invalid() string {
+	var why []string
+	if r.Lag.P99 > lagMax {
+		why = append(why, fmt.Sprintf("its ticks were late by %.1f ms (p99), of which the target made it wait none", r.Lag.P99))
+	}
+	if r.Batch.P99 > lagMax {
+		why = append(why, fmt.Sprintf("a socket that was ready waited %.1f ms (p99) for its event loop", r.Batch.P99))
+	}
+	if len(why) > 0 {
+		why = []string{"tickbench was the bottleneck: " + strings.Join(why, "; ")}
+	}
+	few := oddMax * float64(max(r.Age.Count, 1))
+	if float64(r.Clamped) > few {
+		why = append(why, fmt.Sprintf("%d times were longer than can be measured", r.Clamped))
+	}
+	if float64(r.Negative) > few {
+		why = append(why, fmt.Sprintf("%d ages were below zero: the clock was set", r.Negative))
+	}
+	return strings.Join(why, "; ")
+}
+
 // Spread is a distribution.
 type Spread struct {
 	Count int64   `json:"count"`
@@ -77,17 +115,42 @@ type Spread struct {
 	P99   float64 `json:"p99"`
 	P999  float64 `json:"p999"`
 	Max   float64 `json:"max"`
-	// Steps are (value, share at or below) pairs for a plot.
+	// Steps are (value, percent at or below) pairs for a plot.
 	Steps [][2]float64 `json:"steps,omitempty"`
 }
+
+const (
+	stepNines  = 6
+	stepsANine = 12
+)
+
+// short drops what is beyond some significant digits: results are files in a
+// repository.
+func short(v float64, digits int) float64 {
+	s, err := strconv.ParseFloat(strconv.FormatFloat(v, 'g', digits, 64), 64)
+	if err != nil {
+		return v // not a number
+	}
+	return s
+}
+
+// digits are as many as a figure of a result has.
+const digits = 5
 
 func spreadOf(h *hdrhistogram.Histogram, steps bool) Spread {
 	ms := func(v int64) float64 { return float64(v) / 1000 }
 	s := Spread{Count: h.TotalCount(), P50: ms(h.ValueAtQuantile(50)), P90: ms(h.ValueAtQuantile(90)),
 		P99: ms(h.ValueAtQuantile(99)), P999: ms(h.ValueAtQuantile(99.9)), Max: ms(h.Max())}
 	if steps {
-		for _, b := range h.CumulativeDistribution() {
-			s.Steps = append(s.Steps, [2]float64{ms(b.ValueAt), b.Quantile})
+		// As close as a plot of nines shows, up to the last that is more than one
+		// value's.
+		for i := 0; i <= stepNines*stepsANine; i++ {
+			above := math.Pow(10, -float64(i)/stepsANine)
+			if above*float64(s.Count) < 1 {
+				break
+			}
+			q := short(100*(1-above), 8)
+			s.Steps = append(s.Steps, [2]float64{ms(h.ValueAtQuantile(q)), q})
 		}
 	}
 	return s
@@ -151,7 +214,8 @@ type Peak struct {
 type Floor struct {
 	CPUPerFrame float64 `json:"cpu_us_per_frame"`
 	Frames      uint64  `json:"frames"`
-	Ratio       float64 `json:"ratio"` // the target's CPU per message over it
+	Cut         uint64  `json:"cut,omitempty"` // frames at the run's end that its trace had no room for
+	Ratio       float64 `json:"ratio"`         // the target's CPU per message over it
 }
 
 // Checks are what was looked at while measuring, and what was found.
@@ -313,11 +377,25 @@ func ReadResult(path string) (*Result, error) {
 	return &r, nil
 }
 
-// Write writes the result to a file.
+// Write writes the result to a file, a line a run.
 func (r *Result) Write(path string) error {
-	b, err := json.MarshalIndent(r, "", " ")
+	head := *r
+	head.Runs = nil
+	b, err := json.Marshal(&head)
 	if err != nil {
 		return err
 	}
-	return os.WriteFile(path, append(b, '\n'), 0o644)
+	// Runs are the last field: null here.
+	b = append(bytes.TrimSuffix(b, []byte("null}")), '[')
+	for i, run := range r.Runs {
+		line, err := json.Marshal(run)
+		if err != nil {
+			return err
+		}
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = append(append(b, '\n'), line...)
+	}
+	return os.WriteFile(path, append(b, "\n]}\n"...), 0o644)
 }

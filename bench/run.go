@@ -11,7 +11,6 @@ import (
 	"net/http"
 	"os"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -62,10 +61,6 @@ type Status struct {
 var ErrUnsupported = errors.New("unsupported")
 
 const (
-	// lagMax is the lateness of our own schedule, or of an event loop, beyond
-	// which a run tells more of this program than of the target.
-	lagMax = 5.0 // ms
-
 	// connectTime bounds the time in which all clients must be in.
 	connectTime = 2 * time.Minute
 
@@ -296,7 +291,7 @@ func (r *runner) connectAll(ctx context.Context) error {
 		m := r.result.Memory
 		m.Clients, m.RSS = append(m.Clients, upTo), append(m.RSS, rss)
 		if n := len(m.Clients) - 1; n > 0 {
-			m.BytesPerClient = float64(m.RSS[n]-m.RSS[0]) / float64(m.Clients[n]-m.Clients[0])
+			m.BytesPerClient = short(float64(m.RSS[n]-m.RSS[0])/float64(m.Clients[n]-m.Clients[0]), digits)
 		}
 	}
 	return nil
@@ -397,10 +392,11 @@ func (r *runner) connect(ctx context.Context, from, to int) error {
 		return err
 	}
 	w := r.swarm.take()
-	c := &Connect{Seconds: took.Seconds(), PerSecond: float64(to-from) / took.Seconds(), Settle: spreadOf(w.settle, false), Refused: refusedSeen}
+	c := &Connect{Seconds: short(took.Seconds(), digits), PerSecond: short(float64(to-from)/took.Seconds(), digits), Settle: spreadOf(w.settle, false), Refused: refusedSeen}
 	for name, u := range after {
 		c.CPU += u.minus(before[name]).CPU.Seconds()
 	}
+	c.CPU = short(c.CPU, digits)
 	r.result.Connect = c
 	return nil
 }
@@ -494,7 +490,7 @@ func (r *runner) stalled(ctx context.Context) error {
 			changed = time.Now()
 		}
 	}
-	res.Seconds = changed.Sub(began).Seconds()
+	res.Seconds = short(changed.Sub(began).Seconds(), digits)
 	res.Settled = time.Since(changed) >= stallQuiet
 	slices.Sort(unread)
 	res.UnreadP50 = unread[len(unread)/2]
@@ -561,12 +557,13 @@ func (r *runner) sample(at float64, made uint64) (*window, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := Second{At: at, Made: made, Delivered: w.delivered, Merged: w.merged, Dropped: w.dropped,
+	s := Second{At: short(at, digits), Made: made, Delivered: w.delivered, Merged: w.merged, Dropped: w.dropped,
 		AgeP50: float64(w.age.ValueAtQuantile(50)) / 1000, AgeP99: float64(w.age.ValueAtQuantile(99)) / 1000}
 	for name, u := range usage {
 		s.CPU += u.minus(r.lastUsage[name]).CPU.Seconds() / now.Sub(r.lastAt).Seconds()
 		s.RSS += u.RSS
 	}
+	s.CPU = short(s.CPU, digits)
 	r.lastUsage, r.lastAt = usage, now
 	r.result.Timeline = append(r.result.Timeline, s)
 	r.total.add(w)
@@ -597,7 +594,7 @@ func (r *runner) measure(ctx context.Context, sourceEnd chan error) (err error) 
 		r.source.blocked.Store(0)
 	}
 	if len(r.o.Floor) > 0 {
-		r.swarm.each(func(l *loop) { l.trace = &tracer{} })
+		r.swarm.each(func(l *loop) { l.trace = &tracer{left: traceRowsMax / len(r.swarm.loops)} })
 	}
 	r.swarm.take()
 	if r.lastUsage, err = r.in.usage(); err != nil {
@@ -648,7 +645,8 @@ func (r *runner) measure(ctx context.Context, sourceEnd chan error) (err error) 
 			break
 		}
 	}
-	res.Seconds = time.Since(began).Seconds()
+	res.Seconds = short(time.Since(began).Seconds(), digits)
+	r.swarm.each(func(l *loop) { l.traced, l.trace = l.trace, nil })
 	res.Made = madeLast - madeFirst
 	res.Processes = map[string]Usage{}
 	for name, u := range r.lastUsage {
@@ -662,23 +660,16 @@ func (r *runner) measure(ctx context.Context, sourceEnd chan error) (err error) 
 	w := r.total
 	res.Age, res.Ingest, res.Gateway, res.Wire = spreadOf(w.age, true), spreadOf(w.ingest, false), spreadOf(w.gateway, false), spreadOf(w.wire, false)
 	res.Batch = spreadOf(w.batch, false)
-	res.Negative = w.negative
+	res.Negative, res.Clamped = w.negative, w.clamped
 	res.Delivered, res.Merged, res.Dropped, res.Snapshots = w.delivered, w.merged, w.dropped, w.snapshots
 	res.Frames, res.Messages, res.Bytes = w.frames, w.messages, w.bytes
 	if r.source != nil {
-		res.Lag = spreadOf(r.source.takeLag(), false)
-		res.Waited = float64(r.source.blocked.Load()) / 1e6
+		lag, clamped := r.source.takeLag()
+		res.Lag = spreadOf(lag, false)
+		res.Clamped += clamped
+		res.Waited = short(float64(r.source.blocked.Load())/1e6, digits)
 	}
-	var why []string
-	if res.Lag.P99 > lagMax {
-		why = append(why, fmt.Sprintf("its ticks were late by %.1f ms (p99), of which the target made it wait none", res.Lag.P99))
-	}
-	if res.Batch.P99 > lagMax {
-		why = append(why, fmt.Sprintf("one look of its event loop took %.1f ms (p99)", res.Batch.P99))
-	}
-	if len(why) > 0 {
-		res.Invalid = "tickbench was the bottleneck: " + strings.Join(why, "; ")
-	}
+	res.Invalid = res.invalid()
 	if r.scenario.Overload > 0 {
 		return r.recover(ctx, before)
 	}
@@ -731,7 +722,7 @@ func (r *runner) findPeak(ctx context.Context) (calm float64, err error) {
 	if peak == 0 {
 		return 0, fmt.Errorf("overload: even %d ticks/s are not served within %v ms", r.scenario.Market.Rate, inTime)
 	}
-	r.result.Peak = &Peak{Rate: peak, Asked: peak * r.scenario.Overload}
+	r.result.Peak = &Peak{Rate: short(peak, digits), Asked: short(peak*r.scenario.Overload, digits)}
 	return calm, nil
 }
 

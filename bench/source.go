@@ -51,8 +51,9 @@ type source struct {
 	made    atomic.Uint64
 	blocked atomic.Int64 // ns that the sink waited
 
-	mu  sync.Mutex
-	lag *hdrhistogram.Histogram // us from due to made, the sink's waiting apart
+	mu      sync.Mutex
+	lag     *hdrhistogram.Histogram // us from due to made, the sink's waiting apart
+	clamped uint64                  // that lag was too short for
 }
 
 // newSource makes symbols whose names are of this run alone, so that a feed
@@ -78,13 +79,14 @@ func newSource(m Market, sink Sink, seed uint64, epoch time.Time) *source {
 
 func (s *source) setRate(perSecond float64) { s.rate.Store(math.Float64bits(perSecond)) }
 
-// takeLag is the lag since the last call.
-func (s *source) takeLag() *hdrhistogram.Histogram {
+// takeLag is the lag since the last call, and how many ticks were later than it
+// can hold.
+func (s *source) takeLag() (lag *hdrhistogram.Histogram, clamped uint64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	h := s.lag
-	s.lag = newHistogram()
-	return h
+	lag, clamped = s.lag, s.clamped
+	s.lag, s.clamped = newHistogram(), 0
+	return lag, clamped
 }
 
 // seed makes one tick of every symbol, so that there is something to snapshot:
@@ -122,10 +124,11 @@ func (s *source) run(ctx context.Context) error {
 	began := time.Now()
 	due := time.Duration(0)
 	wall := began.UnixNano()
-	var blockedUntil time.Duration // until then lateness is the sink's
+	var blocked time.Duration // since nothing was late: so much of a lateness is the sink's
 	for ctx.Err() == nil {
 		now := time.Since(began)
 		n := 0
+		s.mu.Lock()
 		for due <= now && n < sourceBatch {
 			rate := math.Float64frombits(s.rate.Load())
 			if rate <= 0 {
@@ -137,13 +140,15 @@ func (s *source) run(ctx context.Context) error {
 				kind = codec.KindQuote
 			}
 			s.make(s.pick.draw(s.rng), kind, wall+int64(due))
-			if late := now - max(due, blockedUntil); n == 0 && late > 0 {
-				s.mu.Lock()
-				record1(s.lag, int64(late))
-				s.mu.Unlock()
+			if record1(s.lag, int64(now-due-blocked)) {
+				s.clamped++
 			}
 			due += time.Duration(1e9 / rate)
 			n++
+		}
+		s.mu.Unlock()
+		if due > now {
+			blocked = 0
 		}
 		if n > 0 {
 			at := time.Since(began)
@@ -154,7 +159,7 @@ func (s *source) run(ctx context.Context) error {
 				return err
 			}
 			if end := time.Since(began); end-at > time.Millisecond {
-				blockedUntil = end
+				blocked += end - at
 				s.blocked.Add(int64(end - at))
 			}
 		}
@@ -365,9 +370,15 @@ func newHistogram() *hdrhistogram.Histogram {
 	return hdrhistogram.New(1, int64(2*time.Minute/time.Microsecond), 2)
 }
 
-// record1 records ns as us, within the histogram's bounds.
-func record1(h *hdrhistogram.Histogram, ns int64) {
-	_ = h.RecordValue(min(max(ns/1000, 0), h.HighestTrackableValue()))
+// record1 records ns as us, within the histogram's bounds, and tells whether it
+// was beyond them; below zero is 0.
+func record1(h *hdrhistogram.Histogram, ns int64) (clamped bool) { return recordN(h, ns, 1) }
+
+// recordN records it n times.
+func recordN(h *hdrhistogram.Histogram, ns, n int64) (clamped bool) {
+	us, most := ns/1000, h.HighestTrackableValue()
+	_ = h.RecordValues(min(max(us, 0), most), n)
+	return us > most
 }
 
 // readFull reads until b is full or r ends.

@@ -54,16 +54,25 @@ type swarm struct {
 // window is what a loop has counted since it was last asked.
 type window struct {
 	age, ingest, gateway, wire *hdrhistogram.Histogram // us
-	batch                      *hdrhistogram.Histogram // us that one look's sockets took
+	batch                      *hdrhistogram.Histogram // us that a socket that was ready waited for us, at most
 	delivered, merged, dropped uint64
 	snapshots, frames, bytes   uint64
 	messages                   uint64
 	negative                   uint64                  // ages below zero: a clock problem
+	clamped                    uint64                  // values beyond a histogram's bounds
 	settle                     *hdrhistogram.Histogram // us from connecting to the last snapshot
 }
 
 func newWindow() *window {
 	return &window{age: newHistogram(), ingest: newHistogram(), gateway: newHistogram(), wire: newHistogram(), batch: newHistogram(), settle: newHistogram()}
+}
+
+// record records ns n times in one of the window's histograms, and counts what
+// that cannot hold.
+func (w *window) record(h *hdrhistogram.Histogram, ns, n int64) {
+	if recordN(h, ns, n) {
+		w.clamped += uint64(n)
+	}
 }
 
 // add merges v into w.
@@ -82,6 +91,7 @@ func (w *window) add(v *window) {
 	w.bytes += v.bytes
 	w.messages += v.messages
 	w.negative += v.negative
+	w.clamped += v.clamped
 }
 
 // loop is one thread that owns its clients.
@@ -101,7 +111,8 @@ type loop struct {
 	update  native.Update
 	window  *window
 	now     int64 // Unix ns of the last read
-	trace   *tracer
+	trace   *tracer // nil: not traced
+	traced  *tracer // what it was when measuring ended
 }
 
 func newSwarm(e Endpoint, symbols []string, loops int) (*swarm, error) {
@@ -183,6 +194,8 @@ func (l *loop) run() {
 	defer unix.Close(l.wakeFD)
 	var events [eventsMax]unix.EpollEvent
 	nextTimer := time.Now().Add(timerPeriod)
+	full := false       // the last look gave as many sockets as one can: there are more
+	var round time.Time // began with the first of a row of full looks
 	for !l.done.Load() {
 		wait := int(timerPeriod / time.Millisecond)
 		n, err := unix.EpollWait(l.ep, events[:], wait)
@@ -200,14 +213,19 @@ func (l *loop) run() {
 				c.ready(e.Events)
 			}
 		}
-		if n > 0 {
-			record1(l.window.batch, int64(time.Since(began)))
-		}
 		if len(l.slow) > 0 && !began.Before(nextTimer) {
 			nextTimer = began.Add(timerPeriod)
 			for _, c := range l.slow {
 				c.timer(began)
 			}
+		}
+		// A socket that was ready has waited for those before it, in this look
+		// and, if they were full, in the looks before.
+		if !full {
+			round = began
+		}
+		if full = n == eventsMax; n > 0 {
+			l.window.record(l.window.batch, int64(time.Since(round)), int64(n))
 		}
 	}
 }
@@ -485,12 +503,12 @@ func (c *client) rows(frame []byte) error {
 		if l.now < due {
 			w.negative++
 		}
-		record1(w.age, l.now-due)
-		record1(w.ingest, u.IngestTime-due)
-		record1(w.gateway, f.SentTime-u.IngestTime)
+		w.record(w.age, l.now-due, 1)
+		w.record(w.ingest, u.IngestTime-due, 1)
+		w.record(w.gateway, f.SentTime-u.IngestTime, 1)
 	}
 	if ticks > 0 && c.timed {
-		_ = w.wire.RecordValues(min(max((l.now-f.SentTime)/1000, 0), w.wire.HighestTrackableValue()), ticks)
+		w.record(w.wire, l.now-f.SentTime, ticks)
 	}
 	return f.Err()
 }
@@ -532,7 +550,7 @@ func (c *client) event(e *codec.Event) {
 func (c *client) settle() {
 	c.settled = true
 	c.loop.swarm.open.Add(1)
-	record1(c.loop.window.settle, int64(time.Since(c.connectedAt)))
+	c.loop.window.record(c.loop.window.settle, int64(time.Since(c.connectedAt)), 1)
 }
 
 func (c *client) granted(e *codec.Event) {

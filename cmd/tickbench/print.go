@@ -65,7 +65,10 @@ func printRun(out io.Writer, target string, r *bench.Run) {
 	spread("  gateway", r.Gateway)
 	spread("  wire", r.Wire)
 	if r.Negative > 0 {
-		line("", "%s ages below zero: the clocks differ", group(r.Negative))
+		line("", "%s ages below zero: the clock was set", group(r.Negative))
+	}
+	if r.Clamped > 0 {
+		line("", "%s times longer than can be measured (2 min)", group(r.Clamped))
 	}
 	if r.Seconds > 0 {
 		per := func(n uint64) string { return number(float64(n) / r.Seconds) }
@@ -74,7 +77,7 @@ func printRun(out io.Writer, target string, r *bench.Run) {
 			u := r.Processes[name]
 			line(name, "%s cores, %s MB (%s at the start), %s switches/s", number(u.CPU.Seconds()/r.Seconds), number(float64(u.RSS)/1e6), number(float64(u.RSSFirst)/1e6), per(u.Voluntary+u.Involuntary))
 		}
-		line("tickbench", "%s cores, %s MB, late by p99 %s ms, a look took p99 %s ms", number(r.Self.CPU.Seconds()/r.Seconds), number(float64(r.Self.RSS)/1e6), number(r.Lag.P99), number(r.Batch.P99))
+		line("tickbench", "%s cores, %s MB, late by p99 %s ms, a ready socket waited p99 %s ms", number(r.Self.CPU.Seconds()/r.Seconds), number(float64(r.Self.RSS)/1e6), number(r.Lag.P99), number(r.Batch.P99))
 	}
 	for _, m := range r.Metrics() {
 		switch m.Name {
@@ -84,6 +87,9 @@ func printRun(out io.Writer, target string, r *bench.Run) {
 	}
 	if f := r.Floor; f != nil {
 		line("the floor", "%s us a frame; %s times that", number(f.CPUPerFrame), number(f.Ratio))
+		if f.Cut > 0 {
+			line("", "of the first %s frames; %s had no room in the trace", group(f.Frames), group(f.Cut))
+		}
 	}
 	if s := r.Stall; s != nil {
 		if s.Settled {

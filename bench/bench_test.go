@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -372,12 +373,58 @@ func TestReportNeedsNothing(t *testing.T) {
 			t.Errorf("no %q in the report", want)
 		}
 	}
+	// The names of XML's own vocabularies are no places to go to.
+	if at := regexp.MustCompile(`https?://|//[a-z]`).FindString(regexp.MustCompile(`xmlns(:\w+)?="[^"]*"`).ReplaceAllString(text, "")); at != "" {
+		t.Errorf("%q in the report", at)
+	}
 	if n := strings.Count(text, "<svg"); n != 5 {
 		t.Errorf("%d plots; want 5", n)
 	}
 	svg := text[strings.Index(text, "<svg"):]
 	if err := xml.Unmarshal([]byte(svg[:strings.Index(svg, "</svg>")+6]), new(struct{})); err != nil {
 		t.Errorf("a plot is no XML: %v", err)
+	}
+}
+
+// TestMarkdown: a table a scenario, a row a target, those that lack something
+// too, and at equal what they are compared.
+func TestMarkdown(t *testing.T) {
+	ours, peer, lacking := runWith(1, 2, 3), runWith(4, 5), runWith()
+	ours.Target, ours.Features, ours.Scenario.Equal = "tickgate", []string{"conflation"}, "delivery: each tick"
+	peer.Target, peer.Runs[1].Invalid = "pe|er", "too slow"
+	lacking.Target, lacking.Unsupported = "other", "unsupported: other has no batching"
+	var b bytes.Buffer
+	if err := WriteMarkdown(&b, []*Result{ours, peer, lacking}); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{
+		"### x\n", "| target | age p50, ms |",
+		"| tickgate | 2.00 (1.00 to 3.00) | 4.00 (2.00 to 6.00) | 1000 (1000 to 1000) |", "| 3 |\n",
+		`| pe\|er | 4.00 | 8.00 |`, "| 1 (1 more invalid) |", "| other | unsupported |",
+		"Compared at equal delivery: each tick. pe\\|er and other cannot conflate",
+	} {
+		if !strings.Contains(b.String(), want) {
+			t.Errorf("no %q in\n%s", want, b.String())
+		}
+	}
+	b.Reset()
+	if err := WriteHTML(&b, []*Result{ours, peer, lacking}); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"Compared at equal delivery", "cannot conflate", "<td>unsupported", "other has no batching", "tickbench&#39;s own CPU, cores"} {
+		if !strings.Contains(b.String(), want) {
+			t.Errorf("no %q in the HTML", want)
+		}
+	}
+	if _, err := Compare(ours, lacking, false); err == nil || !strings.Contains(err.Error(), "no batching") {
+		t.Errorf("compare: %v; want what is lacking", err)
+	}
+	path := filepath.Join(t.TempDir(), "r.json")
+	if err := lacking.Write(path); err != nil {
+		t.Fatal(err)
+	}
+	if r, err := ReadResult(path); err != nil || r.Unsupported != lacking.Unsupported {
+		t.Errorf("%+v, %v", r, err)
 	}
 }
 

@@ -48,6 +48,11 @@ func Compare(before, after *Result, across bool) ([]Change, error) {
 	if !across && before.Scenario.Name != after.Scenario.Name {
 		return nil, fmt.Errorf("%w: %s and %s", ErrScenarios, before.Scenario.Name, after.Scenario.Name)
 	}
+	for _, r := range []*Result{before, after} {
+		if r.Unsupported != "" {
+			return nil, fmt.Errorf("%s on %s: %s", r.Scenario.Name, r.Target, r.Unsupported)
+		}
+	}
 	if len(before.Valid()) == 0 || len(after.Valid()) == 0 {
 		return nil, errors.New("a result has no valid run: tickbench itself was too slow; give it more cores or a smaller load")
 	}

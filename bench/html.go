@@ -45,21 +45,7 @@ type reportRow struct {
 // WriteHTML writes a report of results: a table and plots for each scenario. The
 // file needs nothing beside it, and no network.
 func WriteHTML(w io.Writer, results []*Result) error {
-	var sections []*reportScenario
-	for _, r := range results {
-		var sec *reportScenario
-		for _, s := range sections {
-			if s.Name == r.Scenario.Name {
-				sec = s
-			}
-		}
-		if sec == nil {
-			sec = &reportScenario{Scenario: r.Scenario}
-			sections = append(sections, sec)
-		}
-		sec.Results = append(sec.Results, r)
-		sec.Names = append(sec.Names, r.Target)
-	}
+	sections := sectionsOf(results)
 	for _, s := range sections {
 		s.fill()
 		if err := s.draw(); err != nil {
@@ -68,6 +54,9 @@ func WriteHTML(w io.Writer, results []*Result) error {
 	}
 	t, err := template.New("report").Funcs(template.FuncMap{"runs": func(r *Result) string {
 		text := "1 run"
+		if r.Unsupported != "" {
+			return r.Unsupported
+		}
 		if len(r.Runs) != 1 {
 			text = fmt.Sprintf("%d runs", len(r.Runs))
 		}
@@ -89,6 +78,52 @@ func WriteHTML(w io.Writer, results []*Result) error {
 	return t.Execute(w, sections)
 }
 
+// sectionsOf puts results of one scenario together, in the order given.
+func sectionsOf(results []*Result) (sections []*reportScenario) {
+	for _, r := range results {
+		var sec *reportScenario
+		for _, s := range sections {
+			if s.Name == r.Scenario.Name {
+				sec = s
+			}
+		}
+		if sec == nil {
+			sec = &reportScenario{Scenario: r.Scenario}
+			sections = append(sections, sec)
+		}
+		sec.Results = append(sec.Results, r)
+		sec.Names = append(sec.Names, r.Target)
+	}
+	return sections
+}
+
+// Fairness says at equal what the targets are compared, and which of them are
+// sent more because they cannot leave anything out; "" if there is one target.
+func (s *reportScenario) Fairness() string {
+	if len(s.Results) < 2 {
+		return ""
+	}
+	text := ""
+	if s.Equal != "" {
+		text = "Compared at equal " + strings.TrimSuffix(s.Equal, ".") + "."
+	}
+	var cannot []string
+	for _, r := range s.Results {
+		if !r.Conflates() {
+			cannot = append(cannot, r.Target)
+		}
+	}
+	switch len(cannot) {
+	case 0:
+	case 1:
+		text += " " + cannot[0] + " cannot conflate: it sends every tick to everybody who asked for its symbol."
+	default:
+		last := len(cannot) - 1
+		text += " " + strings.Join(cannot[:last], ", ") + " and " + cannot[last] + " cannot conflate: they send every tick to everybody who asked for its symbol."
+	}
+	return strings.TrimSpace(text)
+}
+
 // fill makes the table: a row a metric, a column a target; medians, and the
 // least and the most behind them.
 func (s *reportScenario) fill() {
@@ -102,12 +137,39 @@ func (s *reportScenario) fill() {
 				seen[m.Name] = true
 				row := reportRow{Name: m.Name, Unit: m.Unit}
 				for _, of := range s.Results {
-					row.Cells = append(row.Cells, cell(values(of, m.Name)))
+					row.Cells = append(row.Cells, cellOf(of, values(of, m.Name)))
 				}
 				s.Rows = append(s.Rows, row)
 			}
 		}
 	}
+	// What it cost us, and whether that was in the way.
+	for _, own := range []struct {
+		name, unit string
+		of         func(r *Run) float64
+	}{
+		{"tickbench's own CPU", "cores", func(r *Run) float64 { return r.Self.CPU.Seconds() / max(r.Seconds, 1e-9) }},
+		{"lag behind the schedule, p99", "ms", func(r *Run) float64 { return r.Lag.P99 }},
+		{"wait for the event loop, p99", "ms", func(r *Run) float64 { return r.Batch.P99 }},
+		{"times beyond the histograms", "", func(r *Run) float64 { return float64(r.Clamped + r.Negative) }},
+	} {
+		row := reportRow{Name: own.name, Unit: own.unit}
+		for _, r := range s.Results {
+			var v []float64
+			for _, run := range r.Runs { // invalid ones too: here it is told why
+				v = append(v, own.of(run))
+			}
+			row.Cells = append(row.Cells, cellOf(r, v))
+		}
+		s.Rows = append(s.Rows, row)
+	}
+}
+
+func cellOf(r *Result, v []float64) string {
+	if r.Unsupported != "" {
+		return "unsupported"
+	}
+	return cell(v)
 }
 
 func cell(v []float64) string {

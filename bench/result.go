@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"os"
+	"slices"
 	"sort"
 	"strconv"
 	"strings"
@@ -22,11 +23,15 @@ type Result struct {
 	Version  int       `json:"version"`
 	Scenario *Scenario `json:"scenario"`
 	Target   string    `json:"target"`
-	Commit   string    `json:"commit,omitempty"`
-	Command  string    `json:"command"`
-	Started  time.Time `json:"started"`
-	Machine  Machine   `json:"machine"`
-	Runs     []*Run    `json:"runs"`
+	// Features are what the target has of what scenarios need.
+	Features []string `json:"features,omitempty"`
+	// Unsupported says what the target lacks for the scenario: there are no runs.
+	Unsupported string    `json:"unsupported,omitempty"`
+	Commit      string    `json:"commit,omitempty"`
+	Command     string    `json:"command"`
+	Started     time.Time `json:"started"`
+	Machine     Machine   `json:"machine"`
+	Runs        []*Run    `json:"runs"`
 }
 
 // Run is one run. Times are milliseconds, rates are of seconds.
@@ -323,6 +328,9 @@ func (r *Result) Faults() (n uint64) {
 	return n
 }
 
+// Conflates tells whether the target can leave out what a newer state stands for.
+func (r *Result) Conflates() bool { return slices.Contains(r.Features, "conflation") }
+
 // Median is the median of a metric over the valid runs.
 func (r *Result) Median(name string) (Metric, bool) {
 	var found Metric
@@ -371,7 +379,7 @@ func ReadResult(path string) (*Result, error) {
 	if err := json.Unmarshal(b, &r); err != nil {
 		return nil, fmt.Errorf("%s is no result of tickbench: %w", path, err)
 	}
-	if r.Version != ResultVersion || r.Scenario == nil || len(r.Runs) == 0 {
+	if r.Version != ResultVersion || r.Scenario == nil || len(r.Runs) == 0 && r.Unsupported == "" {
 		return nil, fmt.Errorf("%s is no result of tickbench, version %d", path, ResultVersion)
 	}
 	return &r, nil

@@ -110,7 +110,7 @@ type loop struct {
 	buf     []byte
 	update  native.Update
 	window  *window
-	now     int64 // Unix ns of the last read
+	now     int64   // Unix ns of the last read
 	trace   *tracer // nil: not traced
 	traced  *tracer // what it was when measuring ended
 }

@@ -4,7 +4,7 @@
 //	tickbench run SCENARIO        one load, or several times over, on one target or several
 //	tickbench scenarios [NAME]    the loads that come with it, or one as YAML
 //	tickbench compare A B         what changed beyond the noise
-//	tickbench report RESULT...    plots, in one HTML file that needs no network
+//	tickbench report RESULT...    plots, in one HTML file that needs no network; or Markdown
 //
 // It starts what it measures as processes of its own, on cores of their own.
 package main

@@ -240,12 +240,16 @@ func (s *runSettings) measure(cmd *cobra.Command, scenarios []*bench.Scenario, t
 		able := 0
 		var lacking error
 		for _, t := range targets {
-			c := &cell{scenario: scenario, target: t, result: &bench.Result{Version: bench.ResultVersion, Scenario: scenario, Target: t.Name, Commit: commit(),
+			c := &cell{scenario: scenario, target: t, result: &bench.Result{Version: bench.ResultVersion, Scenario: scenario, Target: t.Name, Features: t.Has, Commit: commit(),
 				Command: "tickbench " + strings.Join(os.Args[1:], " "), Started: time.Now().UTC().Truncate(time.Second), Machine: bench.ThisMachine()}}
 			cells = append(cells, c)
 			if err := t.Supports(scenario); err != nil {
 				fmt.Fprintf(out, "%s on %s: %v\n", scenario.Name, t.Name, err)
-				c.over, lacking = true, fmt.Errorf("%s: %w", scenario.Name, err)
+				c.over, lacking = true, err
+				c.result.Unsupported = err.Error()
+				if err := s.write(c.result); err != nil { // so that a report can say so
+					return err
+				}
 				continue
 			}
 			able++
@@ -302,7 +306,7 @@ func (s *runSettings) measure(cmd *cobra.Command, scenarios []*bench.Scenario, t
 		}
 	}
 	for _, c := range cells {
-		if s.out != "" && len(c.result.Runs) > 0 {
+		if s.out != "" && (len(c.result.Runs) > 0 || c.result.Unsupported != "") {
 			fmt.Fprintln(out, "wrote", s.path(c.result))
 		}
 	}
@@ -433,7 +437,11 @@ func commit() string {
 			return revision[:min(12, len(revision))] + dirty
 		}
 	}
-	b, err := exec.Command("git", "rev-parse", "--short=12", "HEAD").Output()
+	root, err := moduleRoot()
+	if err != nil {
+		return ""
+	}
+	b, err := exec.Command("git", "-C", root, "describe", "--always", "--abbrev=12", "--dirty=+", "--exclude=*").Output()
 	if err != nil {
 		return ""
 	}

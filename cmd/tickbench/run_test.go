@@ -133,7 +133,7 @@ func TestFigures(t *testing.T) {
 	}
 	short := []string{"measure: 1s", "measure: 300ms", "warm: 200ms", "warm: 50ms"}
 	out, code := tickbench(t, "run", scenarioFile(t, short...), scenarioFile(t, append(short, "name: small", "name: other")...),
-		"--target", "old="+binary, "--target", "new="+binary, "--repeats", "2", "--out", dir)
+		"--target", "old="+binary, "--target", "new="+binary, "--target", "gws", "--peers", "/bin/true", "--repeats", "2", "--out", dir)
 	if code != 0 && code != exitInvalid || strings.Count(out, "medians") != 2 {
 		t.Fatalf("exit %d\n%s", code, out)
 	}
@@ -161,8 +161,54 @@ func TestFigures(t *testing.T) {
 	if out, code := tickbench(t, "report", file, "--out", html); code != 0 {
 		t.Errorf("report: exit %d\n%s", code, out)
 	}
+	lacking := filepath.Join(dir, "small-gws.json")
+	if out, code := tickbench(t, "report", "--markdown", file, lacking); code != 0 || !strings.Contains(out, "| old | ") || !strings.Contains(out, "| gws | unsupported |") || !strings.Contains(out, "cannot conflate") {
+		t.Errorf("report: exit %d\n%s", code, out)
+	}
+	if out, code := tickbench(t, "compare", file, lacking); code != 1 || !strings.Contains(out, "gws has no") {
+		t.Errorf("compare: exit %d\n%s", code, out)
+	}
 	if b, err := os.ReadFile(html); err != nil || !bytes.Contains(b, []byte("<svg")) {
 		t.Errorf("the report has no plot: %v", err)
+	}
+}
+
+// TestCompareExit: what is worse beyond the noise fails when asked to, and only
+// then; so does a result with violations.
+func TestCompareExit(t *testing.T) {
+	dir := t.TempDir()
+	write := func(name string, age float64, violations uint64) string {
+		r := &bench.Result{Version: bench.ResultVersion, Scenario: &bench.Scenario{Name: "x", About: "y"}, Target: name}
+		for i := range 7 {
+			run := &bench.Run{Seconds: 1, Delivered: 1000, Messages: 1000, Bytes: 5, Age: bench.Spread{Count: 1, P50: age + 0.01*float64(i), P99: 10}}
+			if violations > 0 {
+				run.Checks.Counts = map[string]uint64{bench.CheckGap: violations}
+			}
+			r.Runs = append(r.Runs, run)
+		}
+		path := filepath.Join(dir, name+".json")
+		if err := r.Write(path); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	fast, slow, liar := write("fast", 1, 0), write("slow", 2, 0), write("liar", 1, 3)
+	const flag = "--fail-on-regression"
+	for name, tt := range map[string]struct {
+		args []string
+		code int
+		want string
+	}{
+		"worse":           {[]string{fast, slow, flag}, 1, "a regression: 1 figures are worse"},
+		"worse, not told": {[]string{fast, slow}, 0, "worse"},
+		"better":          {[]string{slow, fast, flag}, 0, "better"},
+		"same":            {[]string{fast, fast, flag}, 0, "same"},
+		"violations":      {[]string{fast, liar, flag}, 1, "21 violations"},
+		"violations told": {[]string{fast, liar}, 0, "21 violations"},
+	} {
+		if out, code := tickbench(t, append([]string{"compare"}, tt.args...)...); code != tt.code || !strings.Contains(out, tt.want) {
+			t.Errorf("%s: exit %d, want %d and %q\n%s", name, code, tt.code, tt.want, out)
+		}
 	}
 }
 

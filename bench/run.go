@@ -223,10 +223,17 @@ func (r *runner) run(ctx context.Context) (err error) {
 			return ctx.Err()
 		}
 	} else {
-		stopSource()
-		sourceEnded = true
-		if err := <-sourceEnd; err != nil {
-			return err
+		r.source.stop()
+		select {
+		case err := <-sourceEnd:
+			sourceEnded = true
+			if err != nil {
+				return err
+			}
+		case <-time.After(r.o.CatchUp):
+			return fmt.Errorf("the market has stopped, and %s has not taken its last ticks within %v", r.target.Name, r.o.CatchUp)
+		case <-ctx.Done():
+			return ctx.Err()
 		}
 	}
 	return r.settle(ctx)

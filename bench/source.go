@@ -47,6 +47,7 @@ type source struct {
 	states  []codec.State // owned by run; read when it has returned
 	pick    alias
 
+	closed  atomic.Bool   // the market makes no more
 	rate    atomic.Uint64 // math.Float64bits of ticks a second
 	made    atomic.Uint64
 	blocked atomic.Int64 // ns that the sink waited
@@ -117,7 +118,11 @@ const (
 	sourceBatch = 2000
 )
 
-// run makes ticks until ctx is done.
+// stop closes the market: run ends when the sink has taken what was made.
+func (s *source) stop() { s.closed.Store(true) }
+
+// run makes ticks until the market is closed. Once ctx is done it drops what the
+// sink has not taken, and no state tells any more what clients must hold.
 func (s *source) run(ctx context.Context) error {
 	runtime.LockOSThread() // it sleeps in the kernel: Go's own timers are good to a millisecond
 	defer runtime.UnlockOSThread()
@@ -125,7 +130,7 @@ func (s *source) run(ctx context.Context) error {
 	due := time.Duration(0)
 	wall := began.UnixNano()
 	var blocked time.Duration // since nothing was late: so much of a lateness is the sink's
-	for ctx.Err() == nil {
+	for ctx.Err() == nil && !s.closed.Load() {
 		now := time.Since(began)
 		n := 0
 		s.mu.Lock()

@@ -1,19 +1,24 @@
 package bench
 
 import (
+	"bufio"
 	"bytes"
 	"context"
+	"encoding/json"
 	"encoding/xml"
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"math"
 	"math/rand/v2"
+	"net"
 	"os"
 	"path/filepath"
 	"reflect"
 	"regexp"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -515,6 +520,93 @@ func TestFloorFrames(t *testing.T) {
 	}
 }
 
+// TestServeFloor: the bare program writes to each client what the trace says, in
+// its order and not before its time, and tells what that cost.
+func TestServeFloor(t *testing.T) {
+	const clients = 3
+	begin := time.Now().UnixNano()
+	sizes := []int32{2, 10, 127, 130, 65_000, 65_545, 100_000}
+	var rows []traceRow
+	want := make([][]int32, clients)
+	for i := range 60 {
+		row := traceRow{begin + int64(i)*int64(time.Millisecond), int32(i * i % clients), sizes[i%len(sizes)]}
+		rows = append(rows, row)
+		want[row.Client] = append(want[row.Client], row.Size)
+	}
+	path := filepath.Join(t.TempDir(), "trace")
+	if err := writeTrace(path, rows); err != nil {
+		t.Fatal(err)
+	}
+	reader, writer := io.Pipe()
+	ended := make(chan error, 1)
+	go func() {
+		err := ServeFloor(writer, path, clients)
+		_ = writer.CloseWithError(err)
+		ended <- err
+	}()
+	out := bufio.NewReader(reader)
+	line, err := out.ReadString('\n')
+	if err != nil {
+		t.Fatal(err)
+	}
+	addr := strings.TrimSpace(strings.TrimPrefix(line, "listening "))
+	began := time.Now()
+	var wait sync.WaitGroup
+	for no := range clients {
+		c, err := net.Dial("tcp4", addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		fmt.Fprintf(c, "GET /%d HTTP/1.1\r\nHost: x\r\n\r\n", no)
+		wait.Go(func() {
+			b, err := io.ReadAll(c)
+			if err != nil {
+				t.Errorf("client %d: %v", no, err)
+			}
+			_, b, _ = bytes.Cut(b, []byte("\r\n\r\n"))
+			for i, size := range want[no] {
+				if len(b) < int(size) {
+					t.Errorf("client %d: %d bytes left at frame %d of %d", no, len(b), i, size)
+					return
+				}
+				l := &loop{window: newWindow(), swarm: &swarm{}}
+				parser := &client{phase: phaseOpen, speaker: deafSpeaker{}, loop: l, group: &Group{}}
+				if used := parser.parse(b[:size]); used != int(size) || l.window.messages != 1 {
+					t.Errorf("client %d, frame %d: %d bytes are %d messages; want one of %d", no, i, used, l.window.messages, size)
+				}
+				b = b[size:]
+			}
+			if len(b) > 0 {
+				t.Errorf("client %d: %d bytes that are not in the trace", no, len(b))
+			}
+		})
+	}
+	line, err = out.ReadString('\n')
+	var told struct {
+		Frames int   `json:"frames"`
+		CPU    int64 `json:"cpu_ns"`
+	}
+	if e := json.Unmarshal([]byte(line), &told); err != nil || e != nil || told.Frames != len(rows) || told.CPU <= 0 {
+		t.Errorf("%q, %v, %v; want %d frames and their CPU time", line, err, e, len(rows))
+	}
+	if took := time.Since(began); took < 55*time.Millisecond {
+		t.Errorf("59 ms of trace were over in %v", took)
+	}
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+	wait.Wait()
+	for name, tt := range map[string]struct{ rows []traceRow }{"no rows": {nil}, "a client too many": {[]traceRow{{1, 7, 10}}}} {
+		if err := writeTrace(path, tt.rows); err != nil {
+			t.Fatal(err)
+		}
+		if err := ServeFloor(io.Discard, path, 0); err == nil {
+			t.Errorf("%s: no error", name)
+		}
+	}
+}
+
 func TestTraceFiles(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "trace")
 	want := []traceRow{{1, 0, 10}, {2, 5, 70_000}}
@@ -585,6 +677,31 @@ func TestLag(t *testing.T) {
 	s, r := run(slowSink{flush: 50 * time.Millisecond}, 1000)
 	if waited := time.Duration(s.blocked.Load()); waited < 100*time.Millisecond || r.Lag.P50 > 25 {
 		t.Errorf("a target that does not read: waited %v, lag %+v", waited, r.Lag)
+	}
+}
+
+// lazySink takes what was added 20 ms after it is flushed, if it is let.
+type lazySink struct{ added, taken uint64 }
+
+func (k *lazySink) Add(*Tick) { k.added++ }
+func (k *lazySink) Flush(ctx context.Context) error {
+	select {
+	case <-time.After(20 * time.Millisecond):
+		k.taken = k.added
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// TestMarketStops: what was made is on its way when the market has stopped, for
+// it is what clients must hold.
+func TestMarketStops(t *testing.T) {
+	var sink lazySink
+	s := newSource(Market{Symbols: 1, Rate: 5000}, &sink, 1, time.Unix(1, 0))
+	time.AfterFunc(110*time.Millisecond, s.stop)
+	if err := s.run(t.Context()); err != nil || sink.taken == 0 || sink.taken != s.made.Load() {
+		t.Errorf("%v; %d ticks taken of %d made", err, sink.taken, s.made.Load())
 	}
 }
 

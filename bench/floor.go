@@ -176,6 +176,14 @@ func ServeFloor(out io.Writer, tracePath string, clients int) error {
 	if err != nil {
 		return err
 	}
+	if len(rows) == 0 {
+		return fmt.Errorf("%s: an empty trace", tracePath)
+	}
+	for i := range rows {
+		if int(rows[i].Client) >= clients {
+			return fmt.Errorf("%s: row %d: client %d of %d", tracePath, i, rows[i].Client, clients)
+		}
+	}
 	l, err := net.Listen("tcp4", "127.0.0.1:0")
 	if err != nil {
 		return err
@@ -218,9 +226,6 @@ func ServeFloor(out io.Writer, tracePath string, clients int) error {
 				ts := unix.NsecToTimespec(int64(wait))
 				_ = unix.Nanosleep(&ts, nil)
 			}
-		}
-		if int(row.Client) >= clients {
-			return fmt.Errorf("row %d: client %d of %d", i, row.Client, clients)
 		}
 		b := frameOf(buf, int(row.Size))
 		for len(b) > 0 {

@@ -84,6 +84,7 @@ func TestRun(t *testing.T) {
 			"  - {count: 3, channel: ticker, watch: {kind: same, count: 2}, does: {kind: resubscribes, per_second: 20}}\n", "steps: [5, 10]\n"}, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			file := filepath.Join(t.TempDir(), "out.json")
 			out, code := tickbench(t, append([]string{"run", scenarioFile(t, tt.edit...), "--out", file}, tt.args...)...)
 			if code != 0 && code != exitInvalid {
@@ -126,6 +127,7 @@ func TestScenarios(t *testing.T) {
 
 // TestFigures: two results are compared and drawn.
 func TestFigures(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	binary, err := tickgateBinary()
 	if err != nil {

@@ -17,6 +17,7 @@ import (
 	"path/filepath"
 	"reflect"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -463,8 +464,9 @@ func TestFollower(t *testing.T) {
 			t.Fatal(err)
 		}
 		return native.Update{Type: codec.EventTrade, Channel: codec.ChannelTrades, Kind: codec.KindTrade, View: codec.ViewLast | codec.ViewTotals,
-			Seq: seq, No: no, Size: codec.MustDecimal(size), Price: codec.MustDecimal("1"), Volume: v, Trades: no}
+			Seq: seq, No: no, Size: codec.MustDecimal(size), Price: codec.MustDecimal("1"), Volume: v, Notional: v, Trades: no}
 	}
+	with := func(u native.Update, change func(*native.Update)) native.Update { change(&u); return u }
 	snapshot := func(seq, no uint64, volume string) native.Update {
 		u := trade(seq, no, "1", volume)
 		u.Type, u.Epoch = codec.EventSnapshot, 1
@@ -479,15 +481,18 @@ func TestFollower(t *testing.T) {
 		"missing":        {[]native.Update{snapshot(10, 5, "7"), trade(12, 7, "1", "9")}, []string{CheckGap}},
 		"again":          {[]native.Update{snapshot(10, 5, "7"), trade(11, 6, "1", "8"), trade(11, 6, "1", "8")}, []string{CheckRepeat}},
 		"back":           {[]native.Update{snapshot(10, 5, "7"), trade(9, 6, "1", "8")}, []string{CheckOrder}},
-		"sum":            {[]native.Update{snapshot(10, 5, "7"), trade(11, 6, "1", "8.5")}, []string{CheckTotal}},
-		"shrinks":        {[]native.Update{snapshot(10, 5, "7"), trade(13, 8, "1", "6")}, []string{CheckGap, CheckTotal}},
+		"sum":            {[]native.Update{snapshot(10, 5, "7"), trade(11, 6, "1", "8.5")}, []string{CheckTotal, CheckTotal}},
+		"shrinks":        {[]native.Update{snapshot(10, 5, "7"), trade(13, 8, "1", "6")}, []string{CheckGap, CheckTotal, CheckTotal}},
+		"notional":       {[]native.Update{snapshot(10, 5, "7"), with(trade(11, 6, "1", "8"), func(u *native.Update) { u.Notional = u.Notional.AddDecimal(codec.MustDecimal("1")) })}, []string{CheckTotal}},
+		"cancel":         {[]native.Update{snapshot(10, 5, "7"), with(trade(11, 6, "1", "6"), func(u *native.Update) { u.Kind, u.Trades = codec.KindCancel, 4 })}, nil},
+		"correction":     {[]native.Update{snapshot(10, 5, "7"), with(trade(11, 6, "1", "6.5"), func(u *native.Update) { u.Kind, u.Trades = codec.KindCorrection, 5 }), with(trade(12, 7, "1", "7.5"), func(u *native.Update) { u.Trades = 6 })}, nil},
 		"older snapshot": {[]native.Update{snapshot(10, 5, "7"), snapshot(9, 5, "7")}, []string{CheckOrder}},
 		"newer snapshot": {[]native.Update{snapshot(10, 5, "7"), snapshot(12, 6, "8")}, nil},
 		"snapshot shrinks": {[]native.Update{snapshot(10, 5, "7"), func() native.Update {
 			u := snapshot(12, 6, "6")
 			u.Channel = codec.ChannelTicker
 			return u
-		}()}, []string{CheckTotal}},
+		}()}, []string{CheckTotal, CheckTotal}},
 	} {
 		var f follower
 		var got []string
@@ -503,6 +508,85 @@ func TestFollower(t *testing.T) {
 			t.Errorf("%s: %v; want %v", name, got, tt.want)
 		}
 	}
+}
+
+// TestHolds: each part of a final state that a client is shown is compared, digit
+// for digit, and no other.
+func TestHolds(t *testing.T) {
+	d := codec.MustDecimal
+	var sink adder
+	s := newSource(Market{Symbols: 1, Rate: 1, Quotes: 0.5}, &sink, 1, time.Unix(1, 0))
+	if err := s.seed(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	state := &s.states[0]
+	right := follower{seq: state.Seq, trades: state.Trades, volume: state.Volume, notional: state.Notional, price: state.Last.Price, quote: quotedOf(&state.Quote), day: rangedOf(&state.Day)}
+	for name, tt := range map[string]struct {
+		channel codec.Channel
+		view    codec.View
+		change  func(f *follower)
+		want    string // "" if that is not looked at
+	}{
+		"right":             {codec.ChannelTicker, codec.ViewAll, func(*follower) {}, ""},
+		"seq":               {codec.ChannelTicker, codec.ViewAll, func(f *follower) { f.seq-- }, "seq 2"},
+		"price":             {codec.ChannelTicker, codec.ViewAll, func(f *follower) { f.price = d("1.5") }, "price"},
+		"price's zeros":     {codec.ChannelTicker, codec.ViewAll, func(f *follower) { f.price = d(f.price.String() + "0") }, "price"},
+		"trades":            {codec.ChannelTicker, codec.ViewAll, func(f *follower) { f.trades++ }, "1"},
+		"volume":            {codec.ChannelTicker, codec.ViewAll, func(f *follower) { f.volume = f.volume.AddDecimal(d("1")) }, state.Volume.String()},
+		"notional":          {codec.ChannelTicker, codec.ViewAll, func(f *follower) { f.notional = codec.Total{} }, state.Notional.String()},
+		"ask":               {codec.ChannelTicker, codec.ViewAll, func(f *follower) { f.quote.ask = d("7") }, "ask " + state.Quote.Ask.String()},
+		"high":              {codec.ChannelTicker, codec.ViewAll, func(f *follower) { f.day.high = d("7") }, "day"},
+		"another day":       {codec.ChannelTicker, codec.ViewAll, func(f *follower) { f.day.number++ }, ""},
+		"ask not asked for": {codec.ChannelTicker, codec.ViewLast, func(f *follower) { f.quote.ask = d("7") }, ""},
+		"quote":             {codec.ChannelQuotes, codec.ViewQuote, func(f *follower) { f.no = state.QuoteNo - 1 }, "quote 1"},
+		"bid":               {codec.ChannelQuotes, codec.ViewQuote, func(f *follower) { f.no, f.quote.bid = state.QuoteNo, d("7") }, "bid " + state.Quote.Bid.String()},
+		"right quote":       {codec.ChannelQuotes, codec.ViewQuote, func(f *follower) { f.no, f.price = state.QuoteNo, d("7") }, ""},
+		"trade":             {codec.ChannelTrades, codec.ViewLast, func(f *follower) { f.no = state.TradeNo - 1 }, "trade 1"},
+	} {
+		f := right
+		tt.change(&f)
+		got, want, ok := f.holds(tt.channel, tt.view, state)
+		if ok != (tt.want == "") || !strings.Contains(want, strings.TrimPrefix(tt.want, "price")) || got == want && !ok {
+			t.Errorf("%s: %q, %q, %v; want %q", name, got, want, ok, tt.want)
+		}
+	}
+}
+
+// BenchmarkRows is a message of 50 trades with their totals, read and checked.
+func BenchmarkRows(b *testing.B) {
+	const n = 50
+	s := &swarm{bySymbol: map[string]int32{}}
+	l := &loop{swarm: s, window: newWindow(), now: time.Now().UnixNano()}
+	c := &client{phase: phaseOpen, speaker: Native("msgpack"), loop: l, group: &Group{}, channel: codec.ChannelTrades, timed: true}
+	var sink adder
+	src := newSource(Market{Symbols: n, Rate: 1}, &sink, 1, time.Unix(1, 0))
+	frame := native.MsgPack.BeginFrame(nil, 1, l.now)
+	for i := range n {
+		src.make(i, codec.KindTrade, l.now)
+		was := src.states[i]
+		src.make(i, codec.KindTrade, l.now)
+		st := &src.states[i]
+		s.bySymbol[src.symbols[i]] = int32(i)
+		c.subs = append(c.subs, follower{symbol: int32(i), id: uint32(i), known: true, numbered: true, totalled: true, epoch: was.Epoch, seq: was.Seq, no: was.TradeNo,
+			trades: was.Trades, volume: was.Volume, notional: was.Notional})
+		c.index.set(uint32(i), int32(i))
+		frame = native.MsgPack.AppendTrade(frame, codec.ViewLast|codec.ViewTotals, uint32(i), src.symbols[i],
+			&codec.TradeEntry{Kind: codec.KindTrade, Trade: st.Last, Volume: st.Volume, Notional: st.Notional, Trades: st.Trades})
+	}
+	frame = native.MsgPack.EndFrame(frame, 0, n)
+	s.symbols = src.symbols
+	before := slices.Clone(c.subs)
+	b.ReportAllocs()
+	for b.Loop() {
+		copy(c.subs, before)
+		if err := c.rows(frame); err != nil {
+			b.Fatal(err)
+		}
+	}
+	if found := s.faults.total(); found > 0 {
+		b.Fatalf("%d violations: %v", found, s.faults.first[0].String())
+	}
+	b.ReportMetric(float64(b.N*n)/b.Elapsed().Seconds(), "ticks/s")
 }
 
 // TestFloorFrames: the bare program's frames are as long as it was told.

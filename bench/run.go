@@ -857,10 +857,34 @@ func (r *runner) finals() func(f *follower) (*codec.State, bool) {
 					have = &codec.State{}
 					best[f.id] = have
 				}
-				if f.seq >= have.Seq {
-					have.Seq, have.Trades, have.Volume, have.Last.Price = f.seq, f.trades, f.volume, f.price
+				// Each part from who knows it as of the latest tick that
+				// changed it.
+				view := c.shown()
+				if c.channel != codec.ChannelQuotes && f.seq >= have.Last.Seq {
+					have.Last.Seq = f.seq
+					if view&codec.ViewLast != 0 {
+						have.Last.Price = f.price
+					}
+					if view&codec.ViewTotals != 0 {
+						have.Trades, have.Volume, have.Notional = f.trades, f.volume, f.notional
+					}
 				}
-				have.TradeNo, have.QuoteNo = max(have.TradeNo, f.no), max(have.QuoteNo, f.no)
+				if c.channel != codec.ChannelTrades && f.seq >= have.Quote.Seq && view&codec.ViewQuote != 0 {
+					q := &have.Quote
+					q.Seq, q.Bid, q.BidSize, q.Ask, q.AskSize = f.seq, f.quote.bid, f.quote.bidSize, f.quote.ask, f.quote.askSize
+				}
+				switch c.channel {
+				case codec.ChannelTrades:
+					have.TradeNo = max(have.TradeNo, f.no)
+				case codec.ChannelQuotes:
+					have.QuoteNo = max(have.QuoteNo, f.no)
+				default:
+					if f.seq >= have.Seq && view&codec.ViewDay != 0 {
+						d := &have.Day
+						d.Number, d.Open, d.High, d.Low = f.day.number, f.day.open, f.day.high, f.day.low
+					}
+					have.Seq = max(have.Seq, f.seq)
+				}
 			}
 		}
 	})
@@ -970,7 +994,5 @@ func (c *client) compareLedger() {
 		return // what was under way when it let go is dropped, and not told
 	}
 	compare("dropped", l.Dropped, c.dropped)
-	if c.channel != codec.ChannelTrades {
-		compare("merged", l.Merged, c.merged)
-	}
+	compare("merged", l.Merged, c.merged) // of trades none is
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"runtime"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -48,6 +49,7 @@ type swarm struct {
 	refused  atomic.Int64
 	closed   atomic.Int64
 	lastErr  atomic.Pointer[error]
+	names    sync.Map // of symbols that are none of the market's, by topic id
 	wait     sync.WaitGroup
 }
 
@@ -556,7 +558,8 @@ func (c *client) settle() {
 func (c *client) granted(e *codec.Event) {
 	symbol, ok := c.loop.swarm.bySymbol[e.Symbol]
 	if !ok {
-		symbol = -1 // of somebody else, under a pattern
+		symbol = -1 // of a file, or of somebody else under a pattern
+		c.loop.swarm.names.Store(e.ID, strings.Clone(e.Symbol))
 	}
 	at := -1
 	for i := range c.subs {
@@ -582,17 +585,41 @@ func (c *client) granted(e *codec.Event) {
 // fault tells of a violation.
 func (c *client) fault(check string, f *follower, got, want string) {
 	v := Violation{Check: check, Client: c.no, Got: got, Want: want}
+	v.Channel = c.channel.String()
 	if f != nil {
-		v.Symbol, v.Channel = c.loop.swarm.name(f.symbol), c.channel.String()
+		v.Symbol = c.loop.swarm.name(f)
+	} else {
+		v.Symbol = c.watched()
 	}
 	c.loop.swarm.faults.add(v)
 }
 
-func (s *swarm) name(symbol int32) string {
-	if symbol < 0 {
-		return "?"
+// watched names what the client follows, of which a violation of its connection
+// or its counts is.
+func (c *client) watched() string {
+	name, n := "", len(c.subs)
+	switch {
+	case n > 0:
+		name = c.loop.swarm.name(&c.subs[0])
+	case c.watch == nil:
+		return "*"
+	default:
+		name, n = c.loop.swarm.symbols[c.watch[0]], len(c.watch)
 	}
-	return s.symbols[symbol]
+	if n > 1 {
+		name += fmt.Sprintf(" and %d more", n-1)
+	}
+	return name
+}
+
+func (s *swarm) name(f *follower) string {
+	if f.symbol >= 0 {
+		return s.symbols[f.symbol]
+	}
+	if name, ok := s.names.Load(f.id); ok {
+		return name.(string)
+	}
+	return "?"
 }
 
 // sleeps have a reader not read for a while.

@@ -417,7 +417,7 @@ func TestMarkdown(t *testing.T) {
 	if err := WriteHTML(&b, []*Result{ours, peer, lacking}); err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{"Compared at equal delivery", "cannot conflate", "<td>unsupported", "other has no batching", "tickbench&#39;s own CPU, cores"} {
+	for _, want := range []string{"Compared at equal delivery", "cannot conflate", "<td>unsupported", "other has no batching", "tickbench&#39;s own CPU, cores", "wire, of it p99.9, ms", "gateway context switches, 1/s"} {
 		if !strings.Contains(b.String(), want) {
 			t.Errorf("no %q in the HTML", want)
 		}

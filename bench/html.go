@@ -7,7 +7,9 @@ import (
 	"html/template"
 	"image/color"
 	"io"
+	"maps"
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -33,7 +35,8 @@ type reportScenario struct {
 	*Scenario
 	Results []*Result
 	Names   []string
-	Rows    []reportRow
+	Rows    []reportRow // by which results are compared
+	Details []reportRow
 	Plots   []template.HTML
 }
 
@@ -143,11 +146,66 @@ func (s *reportScenario) fill() {
 			}
 		}
 	}
-	// What it cost us, and whether that was in the way.
-	for _, own := range []struct {
+	type detail struct {
 		name, unit string
 		of         func(r *Run) float64
+	}
+	var details []detail
+	for _, part := range []struct {
+		name string
+		of   func(r *Run) *Spread
 	}{
+		{"age", func(r *Run) *Spread { return &r.Age }},
+		{"ingest, of it", func(r *Run) *Spread { return &r.Ingest }},
+		{"gateway, of it", func(r *Run) *Spread { return &r.Gateway }},
+		{"wire, of it", func(r *Run) *Spread { return &r.Wire }},
+	} {
+		for _, q := range []struct {
+			name string
+			of   func(d *Spread) float64
+		}{
+			{"p50", func(d *Spread) float64 { return d.P50 }}, {"p90", func(d *Spread) float64 { return d.P90 }}, {"p99", func(d *Spread) float64 { return d.P99 }},
+			{"p99.9", func(d *Spread) float64 { return d.P999 }}, {"max", func(d *Spread) float64 { return d.Max }},
+		} {
+			name := part.name + " " + q.name
+			if !seen[name] {
+				details = append(details, detail{name, "ms", func(r *Run) float64 { return q.of(part.of(r)) }})
+			}
+		}
+	}
+	processes := map[string]bool{}
+	for _, r := range s.Results {
+		for _, run := range r.Runs {
+			for name := range run.Processes {
+				processes[name] = true
+			}
+		}
+	}
+	for _, p := range slices.Sorted(maps.Keys(processes)) {
+		per := func(f func(u Usage) float64) func(r *Run) float64 {
+			return func(r *Run) float64 { return f(r.Processes[p]) / max(r.Seconds, 1e-9) }
+		}
+		if p != GatewayProcess { // whose are among the metrics
+			details = append(details, detail{p + " CPU", "cores", per(func(u Usage) float64 { return u.CPU.Seconds() })},
+				detail{p + " RSS at end", "MB", func(r *Run) float64 { return float64(r.Processes[p].RSS) / 1e6 }})
+		}
+		details = append(details, detail{p + " context switches", "1/s", per(func(u Usage) float64 { return float64(u.Voluntary + u.Involuntary) })})
+	}
+	for _, d := range details {
+		row := reportRow{Name: d.name, Unit: d.unit}
+		for _, r := range s.Results {
+			var v []float64
+			for _, run := range r.Valid() {
+				if run.Age.Count > 0 || run.Seconds > 0 {
+					v = append(v, d.of(run))
+				}
+			}
+			row.Cells = append(row.Cells, cellOf(r, v))
+		}
+		s.Details = append(s.Details, row)
+	}
+	// What it cost us, and whether that was in the way.
+	for _, own := range []detail{
 		{"tickbench's own CPU", "cores", func(r *Run) float64 { return r.Self.CPU.Seconds() / max(r.Seconds, 1e-9) }},
 		{"lag behind the schedule, p99", "ms", func(r *Run) float64 { return r.Lag.P99 }},
 		{"wait for the event loop, p99", "ms", func(r *Run) float64 { return r.Batch.P99 }},
@@ -161,7 +219,7 @@ func (s *reportScenario) fill() {
 			}
 			row.Cells = append(row.Cells, cellOf(r, v))
 		}
-		s.Rows = append(s.Rows, row)
+		s.Details = append(s.Details, row)
 	}
 }
 

@@ -718,7 +718,10 @@ func TestInvalid(t *testing.T) {
 	}{
 		"well":            {Run{Age: Spread{Count: 10_000}, Lag: Spread{P99: 4.9, Max: 40}, Batch: Spread{P99: 4.9, Max: 40}}, ""},
 		"late":            {Run{Age: Spread{Count: 10_000}, Lag: Spread{P99: 5.1}}, "late by 5.1 ms"},
-		"slow loop":       {Run{Age: Spread{Count: 10_000}, Batch: Spread{P99: 7}}, "waited 7.0 ms"},
+		"slow look":       {Run{Age: Spread{Count: 10_000, P99: 250}, Batch: Spread{P99: 7}}, "took 7.0 ms"},
+		"slow loop":       {Run{Age: Spread{Count: 10_000, P99: 50}, Wait: Spread{P99: 7}}, "waited 7.0 ms"},
+		"read in turn":    {Run{Age: Spread{Count: 10_000, P99: 250}, Wait: Spread{P99: 7}}, ""},
+		"never in time":   {Run{Age: Spread{Count: 10_000, P99: 2500}, Wait: Spread{P99: 2000}}, "waited 2000.0 ms"},
 		"a few beyond":    {Run{Age: Spread{Count: 10_000}, Clamped: 10, Negative: 10}, ""},
 		"many beyond":     {Run{Age: Spread{Count: 10_000}, Clamped: 11}, "longer than can be measured"},
 		"clock was set":   {Run{Age: Spread{Count: 10_000}, Negative: 11}, "below zero"},
@@ -798,8 +801,9 @@ func TestSlowLoop(t *testing.T) {
 	defer s.stop()
 	s.each(func(*loop) { time.Sleep(20 * time.Millisecond) })
 	s.each(func(*loop) {}) // the look before has been recorded
-	if r := (&Run{Batch: spreadOf(s.take().batch, false)}); r.Batch.Max < 19 || r.invalid() == "" {
-		t.Errorf("%+v, %q", r.Batch, r.invalid())
+	w := s.take()
+	if r := (&Run{Batch: spreadOf(w.batch, false), Wait: spreadOf(w.wait, false)}); r.Batch.Max < 19 || r.Wait.Max < 19 || r.invalid() == "" {
+		t.Errorf("%+v, %+v, %q", r.Batch, r.Wait, r.invalid())
 	}
 }
 

@@ -15,9 +15,10 @@
 // loops are asked to do is a list without a bound, made by few callers. Bounded
 // are: histograms (times above two minutes are counted, and a run with more
 // than a few is invalid), the trace for the floor (what was cut is told), and the
-// violations that are kept whole (all are counted). How long a socket that was
-// ready waited for its event loop, and how late ticks were made, is measured: a
-// run in which either is above 5 ms (p99) is invalid.
+// violations that are kept whole (all are counted). How late ticks were made, how
+// long one look of an event loop took, and how long sockets that were ready waited
+// for it is measured: a run in which one of these is above 5 ms (p99), and the
+// last above a tenth of the ages, is invalid.
 //
 // A [Run] is: start, connect, warm up, measure, stop the market, let every
 // client catch up, compare what each holds with what the market made, ask for

@@ -208,7 +208,8 @@ func (s *reportScenario) fill() {
 	for _, own := range []detail{
 		{"tickbench's own CPU", "cores", func(r *Run) float64 { return r.Self.CPU.Seconds() / max(r.Seconds, 1e-9) }},
 		{"lag behind the schedule, p99", "ms", func(r *Run) float64 { return r.Lag.P99 }},
-		{"wait for the event loop, p99", "ms", func(r *Run) float64 { return r.Batch.P99 }},
+		{"a look of the event loop, p99", "ms", func(r *Run) float64 { return r.Batch.P99 }},
+		{"a ready socket's wait for it, p99", "ms", func(r *Run) float64 { return r.Wait.P99 }},
 		{"times beyond the histograms", "", func(r *Run) float64 { return float64(r.Clamped + r.Negative) }},
 	} {
 		row := reportRow{Name: own.name, Unit: own.unit}

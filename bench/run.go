@@ -619,6 +619,7 @@ func (r *runner) measure(ctx context.Context, sourceEnd chan error) (err error) 
 	madeFirst := r.made()
 	madeLast := madeFirst
 	length := time.Duration(r.scenario.Measure)
+	r.status("measuring", 0)
 	for next := time.Second; ; next += time.Second {
 		end := min(next, length)
 		for time.Since(began) < end {
@@ -666,7 +667,7 @@ func (r *runner) measure(ctx context.Context, sourceEnd chan error) (err error) 
 	res.Self = after.minus(self)
 	w := r.total
 	res.Age, res.Ingest, res.Gateway, res.Wire = spreadOf(w.age, true), spreadOf(w.ingest, false), spreadOf(w.gateway, false), spreadOf(w.wire, false)
-	res.Batch = spreadOf(w.batch, false)
+	res.Batch, res.Wait = spreadOf(w.batch, false), spreadOf(w.wait, false)
 	res.Negative, res.Clamped = w.negative, w.clamped
 	res.Delivered, res.Merged, res.Dropped, res.Snapshots = w.delivered, w.merged, w.dropped, w.snapshots
 	res.Frames, res.Messages, res.Bytes = w.frames, w.messages, w.bytes

@@ -56,7 +56,8 @@ type swarm struct {
 // window is what a loop has counted since it was last asked.
 type window struct {
 	age, ingest, gateway, wire *hdrhistogram.Histogram // us
-	batch                      *hdrhistogram.Histogram // us that a socket that was ready waited for us, at most
+	batch                      *hdrhistogram.Histogram // us that one look's sockets took
+	wait                       *hdrhistogram.Histogram // us that each socket that was ready waited for us, at most
 	delivered, merged, dropped uint64
 	snapshots, frames, bytes   uint64
 	messages                   uint64
@@ -66,7 +67,7 @@ type window struct {
 }
 
 func newWindow() *window {
-	return &window{age: newHistogram(), ingest: newHistogram(), gateway: newHistogram(), wire: newHistogram(), batch: newHistogram(), settle: newHistogram()}
+	return &window{age: newHistogram(), ingest: newHistogram(), gateway: newHistogram(), wire: newHistogram(), batch: newHistogram(), wait: newHistogram(), settle: newHistogram()}
 }
 
 // record records ns n times in one of the window's histograms, and counts what
@@ -84,6 +85,7 @@ func (w *window) add(v *window) {
 	w.gateway.Merge(v.gateway)
 	w.wire.Merge(v.wire)
 	w.batch.Merge(v.batch)
+	w.wait.Merge(v.wait)
 	w.settle.Merge(v.settle)
 	w.delivered += v.delivered
 	w.merged += v.merged
@@ -227,7 +229,8 @@ func (l *loop) run() {
 			round = began
 		}
 		if full = n == eventsMax; n > 0 {
-			l.window.record(l.window.batch, int64(time.Since(round)), int64(n))
+			l.window.record(l.window.batch, int64(time.Since(began)), 1)
+			l.window.record(l.window.wait, int64(time.Since(round)), int64(n))
 		}
 	}
 }

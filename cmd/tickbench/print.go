@@ -77,7 +77,7 @@ func printRun(out io.Writer, target string, r *bench.Run) {
 			u := r.Processes[name]
 			line(name, "%s cores, %s MB (%s at the start), %s switches/s", number(u.CPU.Seconds()/r.Seconds), number(float64(u.RSS)/1e6), number(float64(u.RSSFirst)/1e6), per(u.Voluntary+u.Involuntary))
 		}
-		line("tickbench", "%s cores, %s MB, late by p99 %s ms, a ready socket waited p99 %s ms", number(r.Self.CPU.Seconds()/r.Seconds), number(float64(r.Self.RSS)/1e6), number(r.Lag.P99), number(r.Batch.P99))
+		line("tickbench", "%s cores, %s MB, late by p99 %s ms, a look took p99 %s ms, a ready socket waited p99 %s ms", number(r.Self.CPU.Seconds()/r.Seconds), number(float64(r.Self.RSS)/1e6), number(r.Lag.P99), number(r.Batch.P99), number(r.Wait.P99))
 	}
 	for _, m := range r.Metrics() {
 		switch m.Name {

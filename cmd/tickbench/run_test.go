@@ -1,14 +1,18 @@
 package main
 
 import (
+	"bufio"
 	"bytes"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
+	"time"
 
 	"tickgate/bench"
 )
@@ -211,6 +215,44 @@ func TestCompareExit(t *testing.T) {
 		if out, code := tickbench(t, append([]string{"compare"}, tt.args...)...); code != tt.code || !strings.Contains(out, tt.want) {
 			t.Errorf("%s: exit %d, want %d and %q\n%s", name, code, tt.code, tt.want, out)
 		}
+	}
+}
+
+// TestInvalidExit: a tickbench that is held up while it measures says that its
+// figures tell nothing, and exits 4.
+func TestInvalidExit(t *testing.T) {
+	t.Parallel()
+	binary, err := tickgateBinary()
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(t.TempDir(), "out.json")
+	cmd := exec.CommandContext(t.Context(), os.Args[0], "run", scenarioFile(t), "--tickgate", binary, "--server-cores", "any", "--client-cores", "any", "--out", file)
+	cmd.Env = append(os.Environ(), "TICKBENCH_TEST_PROCESS=1")
+	var out bytes.Buffer
+	cmd.Stdout = &out
+	progress, err := cmd.StderrPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	lines := bufio.NewScanner(progress)
+	for lines.Scan() {
+		fmt.Fprintln(&out, lines.Text())
+		if strings.TrimSpace(lines.Text()) == "measuring" {
+			_ = cmd.Process.Signal(syscall.SIGSTOP)
+			time.Sleep(400 * time.Millisecond)
+			_ = cmd.Process.Signal(syscall.SIGCONT)
+		}
+	}
+	_ = cmd.Wait()
+	if code := cmd.ProcessState.ExitCode(); code != exitInvalid || !strings.Contains(out.String(), "tickbench was the bottleneck") {
+		t.Fatalf("exit %d, want %d\n%s", code, exitInvalid, out.String())
+	}
+	if r, err := bench.ReadResult(file); err != nil || len(r.Valid()) != 0 || r.Runs[0].Lag.Max < 100 || r.Runs[0].Age.Max < 100 {
+		t.Errorf("%+v, %v; want an invalid run whose late ticks are old", r, err)
 	}
 }
 

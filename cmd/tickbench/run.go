@@ -268,7 +268,7 @@ func (s *runSettings) measure(cmd *cobra.Command, scenarios []*bench.Scenario, t
 			r, err := bench.Do(cmd.Context(), c.scenario, c.target, o)
 			progress.end()
 			if cmd.Context().Err() != nil {
-				return errors.Join(err, cmd.Context().Err())
+				return errors.New("interrupted: the run under way counts for nothing; those before it are written if --out says where")
 			}
 			if err != nil {
 				c.over = true

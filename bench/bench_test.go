@@ -767,6 +767,31 @@ func TestLag(t *testing.T) {
 	}
 }
 
+// TestOverdue: what is due and not made is late, but for the sink's waiting: a
+// generator that is held up all the time makes nothing that could be.
+func TestOverdue(t *testing.T) {
+	for name, tt := range map[string]struct {
+		waited, flushing time.Duration
+		want             int64 // ticks, about
+	}{
+		"ours":               {0, 0, 500},
+		"the sink's":         {500 * time.Millisecond, 0, 0},
+		"the sink's, as yet": {0, 500 * time.Millisecond, 0},
+		"of both":            {200 * time.Millisecond, 0, 300},
+	} {
+		s := newSource(Market{Symbols: 1, Rate: 1000}, &adder{}, 1, time.Unix(1, 0))
+		now := time.Now()
+		s.began, s.due, s.waited = now.Add(-time.Second), 501*time.Millisecond, tt.waited
+		if tt.flushing > 0 {
+			s.flushing = now.Add(-tt.flushing)
+		}
+		lag, _ := s.takeLag()
+		if n := lag.TotalCount(); n < tt.want-1 || n > tt.want+200 || tt.want > 0 && lag.Max() < 250_000 {
+			t.Errorf("%s: %d ticks, %d us; want %d", name, n, lag.Max(), tt.want)
+		}
+	}
+}
+
 // lazySink takes what was added 20 ms after it is flushed, if it is let.
 type lazySink struct{ added, taken uint64 }
 

@@ -52,9 +52,13 @@ type source struct {
 	made    atomic.Uint64
 	blocked atomic.Int64 // ns that the sink waited
 
-	mu      sync.Mutex
-	lag     *hdrhistogram.Histogram // us from due to made, the sink's waiting apart
-	clamped uint64                  // that lag was too short for
+	mu       sync.Mutex
+	lag      *hdrhistogram.Histogram // us from due to made, the sink's waiting apart
+	clamped  uint64                  // that lag was too short for
+	began    time.Time               // zero: run has not
+	due      time.Duration           // of the next tick, since then
+	waited   time.Duration           // for the sink since nothing was late: so much of a lateness is its
+	flushing time.Time               // since when the sink has been waited for; zero if it is not
 }
 
 // newSource makes symbols whose names are of this run alone, so that a feed
@@ -86,6 +90,20 @@ func (s *source) takeLag() (lag *hdrhistogram.Histogram, clamped uint64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	lag, clamped = s.lag, s.clamped
+	// What is due and not made yet is late too: one that is held up all the time
+	// makes nothing that could be late.
+	if !s.began.IsZero() {
+		now := time.Now()
+		late := now.Sub(s.began) - s.due - s.waited
+		if !s.flushing.IsZero() {
+			late -= now.Sub(s.flushing)
+		}
+		if n := int64(late.Seconds() * math.Float64frombits(s.rate.Load())); n > 0 {
+			if recordN(lag, int64(late), n) {
+				clamped += uint64(n)
+			}
+		}
+	}
 	s.lag, s.clamped = newHistogram(), 0
 	return lag, clamped
 }
@@ -127,9 +145,11 @@ func (s *source) run(ctx context.Context) error {
 	runtime.LockOSThread() // it sleeps in the kernel: Go's own timers are good to a millisecond
 	defer runtime.UnlockOSThread()
 	began := time.Now()
-	due := time.Duration(0)
 	wall := began.UnixNano()
-	var blocked time.Duration // since nothing was late: so much of a lateness is the sink's
+	s.mu.Lock()
+	s.began, s.due = began, 0
+	s.mu.Unlock()
+	due := time.Duration(0) // s.due, of which this is the only writer
 	for ctx.Err() == nil && !s.closed.Load() {
 		now := time.Since(began)
 		n := 0
@@ -145,16 +165,19 @@ func (s *source) run(ctx context.Context) error {
 				kind = codec.KindQuote
 			}
 			s.make(s.pick.draw(s.rng), kind, wall+int64(due))
-			if record1(s.lag, int64(now-due-blocked)) {
+			if record1(s.lag, int64(now-due-s.waited)) {
 				s.clamped++
 			}
 			due += time.Duration(1e9 / rate)
 			n++
 		}
-		s.mu.Unlock()
-		if due > now {
-			blocked = 0
+		if s.due = due; due > now {
+			s.waited = 0
 		}
+		if n > 0 {
+			s.flushing = time.Now()
+		}
+		s.mu.Unlock()
 		if n > 0 {
 			at := time.Since(began)
 			if err := s.sink.Flush(ctx); err != nil {
@@ -163,10 +186,14 @@ func (s *source) run(ctx context.Context) error {
 				}
 				return err
 			}
-			if end := time.Since(began); end-at > time.Millisecond {
-				blocked += end - at
+			end := time.Since(began)
+			s.mu.Lock()
+			s.flushing = time.Time{}
+			if end-at > time.Millisecond {
+				s.waited += end - at
 				s.blocked.Add(int64(end - at))
 			}
+			s.mu.Unlock()
 		}
 		if wait := due - time.Since(began); wait > 0 {
 			ts := unix.NsecToTimespec(int64(min(max(wait, sourceNap), sourceNapMax)))

@@ -229,8 +229,8 @@ func TestInvalidExit(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "out.json")
 	cmd := exec.CommandContext(t.Context(), os.Args[0], "run", scenarioFile(t), "--tickgate", binary, "--server-cores", "any", "--client-cores", "any", "--out", file)
 	cmd.Env = append(os.Environ(), "TICKBENCH_TEST_PROCESS=1")
-	var out bytes.Buffer
-	cmd.Stdout = &out
+	var stdout, out bytes.Buffer
+	cmd.Stdout = &stdout
 	progress, err := cmd.StderrPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -248,6 +248,7 @@ func TestInvalidExit(t *testing.T) {
 		}
 	}
 	_ = cmd.Wait()
+	out.Write(stdout.Bytes())
 	if code := cmd.ProcessState.ExitCode(); code != exitInvalid || !strings.Contains(out.String(), "tickbench was the bottleneck") {
 		t.Fatalf("exit %d, want %d\n%s", code, exitInvalid, out.String())
 	}

@@ -43,7 +43,11 @@ func TestMain(m *testing.M) {
 	}
 	stop()
 	flag.Parse()
-	os.Exit(m.Run())
+	code := m.Run()
+	if binaryDir != "" {
+		_ = os.RemoveAll(binaryDir)
+	}
+	os.Exit(code)
 }
 
 // faultyGateway is the real gateway, whose dialect lies once in a while.

@@ -17,12 +17,16 @@ import (
 	"tickgate/bench"
 )
 
+// binaryDir is where tickgateBinary built; TestMain removes it.
+var binaryDir string
+
 // tickgateBinary builds the gateway once for all tests.
 var tickgateBinary = sync.OnceValues(func() (string, error) {
 	dir, err := os.MkdirTemp("", "tickbench-test-")
 	if err != nil {
 		return "", err
 	}
+	binaryDir = dir
 	path := filepath.Join(dir, "tickgate")
 	cmd := exec.Command("go", "build", "-o", path, "tickgate/cmd/tickgate")
 	if out, err := cmd.CombinedOutput(); err != nil {

@@ -70,7 +70,7 @@ func (vs *violations) total() (n uint64) {
 	return n
 }
 
-// follower is what a client knows of one symbol: 104 bytes, whatever comes.
+// follower is what a client knows of one symbol: 248 bytes, whatever comes.
 type follower struct {
 	symbol   int32 // of the market; -1: not one of ours
 	id       uint32
@@ -85,7 +85,31 @@ type follower struct {
 	dropped  uint64 // told since the last tick
 	trades   uint64
 	volume   codec.Total
+	notional codec.Total
 	price    codec.Decimal
+	quote    quoted
+	day      ranged
+}
+
+// quoted and ranged are the parts of a state by those names, without what no
+// client needs to hold in the end.
+type (
+	quoted struct{ bid, bidSize, ask, askSize codec.Decimal }
+	ranged struct {
+		number          int32
+		open, high, low codec.Decimal
+	}
+)
+
+func quotedOf(q *codec.Quote) quoted { return quoted{q.Bid, q.BidSize, q.Ask, q.AskSize} }
+func rangedOf(d *codec.Day) ranged   { return ranged{d.Number, d.Open, d.High, d.Low} }
+
+func (q quoted) String() string {
+	return fmt.Sprintf("bid %v of %v, ask %v of %v", q.bid, q.bidSize, q.ask, q.askSize)
+}
+
+func (d ranged) String() string {
+	return fmt.Sprintf("day %d from %v, %v to %v", d.number, d.open, d.low, d.high)
 }
 
 // judge is told of each breach as (check, got, want).
@@ -122,14 +146,19 @@ func (f *follower) tick(u *native.Update, bad judge) (merged uint64) {
 	case u.Seq == f.seq && u.Type == codec.EventTrade:
 		bad(CheckRepeat, "seq "+num(u.Seq)+" again", "above "+num(f.seq))
 	}
+	summed := false
 	switch u.Type {
 	case codec.EventTrade:
 		if want := f.no + 1 + f.dropped; f.numbered && u.No != want && u.Seq > f.seq {
 			bad(CheckGap, "trade "+num(u.No)+" after "+num(f.no)+" with "+num(f.dropped)+" drops told", "trade "+num(want))
 		}
 		if f.totalled && f.numbered && u.No == f.no+1 && u.View&(codec.ViewTotals|codec.ViewLast) == codec.ViewTotals|codec.ViewLast && u.Kind == codec.KindTrade {
+			summed = true
 			if want := f.volume.AddDecimal(u.Size); u.Volume != want {
 				bad(CheckTotal, "volume "+u.Volume.String(), want.String()+" (the sizes' sum)")
+			}
+			if want := f.notional.Add(codec.Mul(u.Price, u.Size)); u.Notional != want && !u.Notional.Lost() {
+				bad(CheckTotal, "notional "+u.Notional.String(), want.String()+" (the sum of price times size)")
 			}
 			if u.Trades != f.trades+1 {
 				bad(CheckTotal, num(u.Trades)+" trades", num(f.trades+1))
@@ -144,16 +173,23 @@ func (f *follower) tick(u *native.Update, bad judge) (merged uint64) {
 			merged = u.Seq - f.seq - 1
 		}
 	}
-	f.totals(u, f.known, bad)
+	f.totals(u, f.known && !summed, bad) // a sum does not shrink
 	f.known, f.seq, f.dropped = true, u.Seq, 0
 	f.no, f.numbered = u.No, u.Type != codec.EventTicker
 	return merged
 }
 
-// totals checks that they do not shrink, if this is the numbering of before.
+// totals takes a row's state, and checks that totals do not shrink if this is the
+// numbering of before.
 func (f *follower) totals(u *native.Update, same bool, bad judge) {
 	if u.View&codec.ViewLast != 0 {
 		f.price = u.Price
+	}
+	if u.View&codec.ViewQuote != 0 {
+		f.quote = quoted{u.Bid, u.BidSize, u.Ask, u.AskSize}
+	}
+	if u.View&codec.ViewDay != 0 {
+		f.day = rangedOf(&u.Day)
 	}
 	if u.View&codec.ViewTotals == 0 {
 		return
@@ -166,8 +202,11 @@ func (f *follower) totals(u *native.Update, same bool, bad judge) {
 		if !u.Volume.Lost() && u.Volume.Cmp(f.volume) < 0 {
 			bad(CheckTotal, "volume "+u.Volume.String(), "at least "+f.volume.String())
 		}
+		if !u.Notional.Lost() && u.Notional.Cmp(f.notional) < 0 {
+			bad(CheckTotal, "notional "+u.Notional.String(), "at least "+f.notional.String())
+		}
 	}
-	f.totalled, f.trades, f.volume = true, u.Trades, u.Volume
+	f.totalled, f.trades, f.volume, f.notional = true, u.Trades, u.Volume, u.Notional
 }
 
 // reset begins a numbering anew.
@@ -190,13 +229,23 @@ func (f *follower) holds(c codec.Channel, v codec.View, s *codec.State) (got, wa
 		if f.no != s.QuoteNo {
 			return "quote " + num(f.no), "quote " + num(s.QuoteNo), false
 		}
+		if want := quotedOf(&s.Quote); v&codec.ViewQuote != 0 && s.QuoteNo > 0 && f.quote != want {
+			return f.quote.String(), want.String(), false
+		}
 		return "", "", true
 	default:
 		if f.seq != s.Seq {
 			return "seq " + num(f.seq), "seq " + num(s.Seq), false
 		}
+		if want := quotedOf(&s.Quote); v&codec.ViewQuote != 0 && f.quote != want {
+			return f.quote.String(), want.String(), false
+		}
+		// Ours is the day that it was when the run began.
+		if want := rangedOf(&s.Day); v&codec.ViewDay != 0 && f.day.number == want.number && f.day != want {
+			return f.day.String(), want.String(), false
+		}
 	}
-	if v&codec.ViewLast != 0 && f.price.Cmp(s.Last.Price) != 0 {
+	if v&codec.ViewLast != 0 && f.price != s.Last.Price { // the venue's digits, not their value alone
 		return "price " + f.price.String(), s.Last.Price.String(), false
 	}
 	if v&codec.ViewTotals != 0 {
@@ -205,6 +254,9 @@ func (f *follower) holds(c codec.Channel, v codec.View, s *codec.State) (got, wa
 		}
 		if f.volume != s.Volume {
 			return "volume " + f.volume.String(), s.Volume.String(), false
+		}
+		if f.notional != s.Notional {
+			return "notional " + f.notional.String(), s.Notional.String(), false
 		}
 	}
 	return "", "", true

@@ -25,9 +25,10 @@ type Verdict string
 // The verdicts.
 const (
 	Same    Verdict = "same"   // the interval holds no change
-	Better  Verdict = "better" // all of it is on that side
-	Worse   Verdict = "worse"
-	Unknown Verdict = "too few runs"
+	Gain    Verdict = "better" // all of it is on that side
+	Loss    Verdict = "worse"
+	Other   Verdict = "other"        // all of it is on one side, and neither is judged
+	Unknown Verdict = "too few runs" // or no share of nothing can be told
 )
 
 const (
@@ -38,10 +39,19 @@ const (
 	resamples = 10_000
 )
 
-// Compare tells what changed between two results of one scenario.
-func Compare(before, after *Result) ([]Change, error) {
-	if before.Scenario.Name != after.Scenario.Name {
-		return nil, fmt.Errorf("these are results of different scenarios: %s and %s", before.Scenario.Name, after.Scenario.Name)
+// ErrScenarios says that two results are of different scenarios.
+var ErrScenarios = errors.New("these are results of different scenarios")
+
+// Compare tells what changed between two results of one scenario; across takes
+// those of two, of which one is the other with something added.
+func Compare(before, after *Result, across bool) ([]Change, error) {
+	if !across && before.Scenario.Name != after.Scenario.Name {
+		return nil, fmt.Errorf("%w: %s and %s", ErrScenarios, before.Scenario.Name, after.Scenario.Name)
+	}
+	for _, r := range []*Result{before, after} {
+		if r.Unsupported != "" {
+			return nil, fmt.Errorf("%s on %s: %s", r.Scenario.Name, r.Target, r.Unsupported)
+		}
 	}
 	if len(before.Valid()) == 0 || len(after.Valid()) == 0 {
 		return nil, errors.New("a result has no valid run: tickbench itself was too slow; give it more cores or a smaller load")
@@ -53,20 +63,36 @@ func Compare(before, after *Result) ([]Change, error) {
 			continue
 		}
 		c := Change{Metric: m, Before: median(a), After: median(b), RunsBefore: len(a), RunsAfter: len(b), Verdict: Unknown}
-		if len(a) >= runsMin && len(b) >= runsMin && c.Before != 0 {
+		switch {
+		case len(a) < runsMin || len(b) < runsMin:
+		case c.Before == 0 && c.After == 0:
+			c.Verdict = Same
+		case c.Before != 0:
 			c.Low, c.High = interval(a, b)
 			switch {
 			case c.Low <= 0 && c.High >= 0:
 				c.Verdict = Same
-			case (c.Low > 0) == m.Higher:
-				c.Verdict = Better
+			case m.Better == Either:
+				c.Verdict = Other
+			case (c.Low > 0) == (m.Better == Higher):
+				c.Verdict = Gain
 			default:
-				c.Verdict = Worse
+				c.Verdict = Loss
 			}
+		case m.Better == Lower && least(b) > 0: // from none, in the median, to some in every run
+			c.Verdict = Loss
 		}
 		list = append(list, c)
 	}
 	return list, nil
+}
+
+func least(v []float64) float64 {
+	low := v[0]
+	for _, x := range v {
+		low = min(low, x)
+	}
+	return low
 }
 
 func values(r *Result, name string) (list []float64) {

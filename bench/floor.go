@@ -29,8 +29,18 @@ import (
 // messages of one run again, to as many connections, of the same lengths, in
 // the same order and at the same times, with write(2) and nothing else.
 
-// tracer notes the messages that a loop's clients get.
-type tracer struct{ rows []traceRow }
+// tracer notes the messages that a loop's clients get, up to a bound.
+type tracer struct {
+	chunks [][]traceRow // so that growing copies nothing, which would be our lag
+	left   int
+	cut    uint64 // messages beyond the bound
+}
+
+const (
+	// traceRowsMax bounds the trace of a run: 64 MB.
+	traceRowsMax = 4 << 20
+	traceChunk   = 64 << 10
+)
 
 // traceRow is one message: when it came, whose it was, and how long with its
 // header.
@@ -41,15 +51,28 @@ type traceRow struct {
 }
 
 func (t *tracer) add(c *client, size int) {
-	t.rows = append(t.rows, traceRow{c.loop.now, int32(c.no), int32(size)})
+	if t.left == 0 {
+		t.cut++
+		return
+	}
+	t.left--
+	last := len(t.chunks) - 1
+	if last < 0 || len(t.chunks[last]) == traceChunk {
+		t.chunks = append(t.chunks, make([]traceRow, 0, min(traceChunk, t.left+1)))
+		last++
+	}
+	t.chunks[last] = append(t.chunks[last], traceRow{c.loop.now, int32(c.no), int32(size)})
 }
 
 // floor replays the run's trace and puts the ratio into the result.
 func (r *runner) floor(ctx context.Context, dir string) error {
 	var rows []traceRow
+	var cut uint64
 	for _, l := range r.swarm.loops { // which have ended
-		if l.trace != nil {
-			rows = append(rows, l.trace.rows...)
+		if l.traced != nil {
+			rows = slices.Concat(append([][]traceRow{rows}, l.traced.chunks...)...)
+			cut += l.traced.cut
+			l.traced = nil
 		}
 	}
 	if len(rows) == 0 {
@@ -103,9 +126,9 @@ func (r *runner) floor(ctx context.Context, dir string) error {
 	if err := json.Unmarshal([]byte(out[strings.LastIndexByte(out, '\n')+1:]), &told); err != nil || told.Frames == 0 {
 		return fmt.Errorf("no figures: %s", out)
 	}
-	f := &Floor{Frames: told.Frames, CPUPerFrame: float64(told.CPU) / 1000 / float64(told.Frames)}
+	f := &Floor{Frames: told.Frames, Cut: cut, CPUPerFrame: short(float64(told.CPU)/1000/float64(told.Frames), digits)}
 	if r.result.Messages > 0 {
-		f.Ratio = float64(r.result.CPU().Microseconds()) / float64(r.result.Messages) / f.CPUPerFrame
+		f.Ratio = short(float64(r.result.CPU().Microseconds())/float64(r.result.Messages)/f.CPUPerFrame, digits)
 	}
 	r.result.Floor = f
 	return nil
@@ -153,6 +176,14 @@ func ServeFloor(out io.Writer, tracePath string, clients int) error {
 	if err != nil {
 		return err
 	}
+	if len(rows) == 0 {
+		return fmt.Errorf("%s: an empty trace", tracePath)
+	}
+	for i := range rows {
+		if int(rows[i].Client) >= clients {
+			return fmt.Errorf("%s: row %d: client %d of %d", tracePath, i, rows[i].Client, clients)
+		}
+	}
 	l, err := net.Listen("tcp4", "127.0.0.1:0")
 	if err != nil {
 		return err
@@ -195,9 +226,6 @@ func ServeFloor(out io.Writer, tracePath string, clients int) error {
 				ts := unix.NsecToTimespec(int64(wait))
 				_ = unix.Nanosleep(&ts, nil)
 			}
-		}
-		if int(row.Client) >= clients {
-			return fmt.Errorf("row %d: client %d of %d", i, row.Client, clients)
 		}
 		b := frameOf(buf, int(row.Size))
 		for len(b) > 0 {

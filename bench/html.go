@@ -7,7 +7,9 @@ import (
 	"html/template"
 	"image/color"
 	"io"
+	"maps"
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -33,7 +35,8 @@ type reportScenario struct {
 	*Scenario
 	Results []*Result
 	Names   []string
-	Rows    []reportRow
+	Rows    []reportRow // by which results are compared
+	Details []reportRow
 	Plots   []template.HTML
 }
 
@@ -45,7 +48,41 @@ type reportRow struct {
 // WriteHTML writes a report of results: a table and plots for each scenario. The
 // file needs nothing beside it, and no network.
 func WriteHTML(w io.Writer, results []*Result) error {
-	var sections []*reportScenario
+	sections := sectionsOf(results)
+	for _, s := range sections {
+		s.fill()
+		if err := s.draw(); err != nil {
+			return err
+		}
+	}
+	t, err := template.New("report").Funcs(template.FuncMap{"runs": func(r *Result) string {
+		text := "1 run"
+		if r.Unsupported != "" {
+			return r.Unsupported
+		}
+		if len(r.Runs) != 1 {
+			text = fmt.Sprintf("%d runs", len(r.Runs))
+		}
+		if bad := len(r.Runs) - len(r.Valid()); bad > 0 {
+			text += fmt.Sprintf(", %d of them invalid", bad)
+		}
+		return text
+	}, "first": func(r *Result) []Violation {
+		for _, run := range r.Runs {
+			if v := run.Checks.Violations; len(v) > 0 {
+				return v[:min(len(v), 10)]
+			}
+		}
+		return nil
+	}}).Parse(reportHTML)
+	if err != nil {
+		return err
+	}
+	return t.Execute(w, sections)
+}
+
+// sectionsOf puts results of one scenario together, in the order given.
+func sectionsOf(results []*Result) (sections []*reportScenario) {
 	for _, r := range results {
 		var sec *reportScenario
 		for _, s := range sections {
@@ -60,40 +97,34 @@ func WriteHTML(w io.Writer, results []*Result) error {
 		sec.Results = append(sec.Results, r)
 		sec.Names = append(sec.Names, r.Target)
 	}
-	for _, s := range sections {
-		s.fill()
-		if err := s.draw(); err != nil {
-			return err
+	return sections
+}
+
+// Fairness says at equal what the targets are compared, and which of them are
+// sent more because they cannot leave anything out; "" if there is one target.
+func (s *reportScenario) Fairness() string {
+	if len(s.Results) < 2 {
+		return ""
+	}
+	text := ""
+	if s.Equal != "" {
+		text = "Compared at equal " + strings.TrimSuffix(s.Equal, ".") + "."
+	}
+	var cannot []string
+	for _, r := range s.Results {
+		if !r.Conflates() {
+			cannot = append(cannot, r.Target)
 		}
 	}
-	t, err := template.New("report").Funcs(template.FuncMap{"runs": func(r *Result) string {
-		text := "1 run"
-		if len(r.Runs) != 1 {
-			text = fmt.Sprintf("%d runs", len(r.Runs))
-		}
-		if bad := len(r.Runs) - len(r.Valid()); bad > 0 {
-			text += fmt.Sprintf(", %d of them invalid", bad)
-		}
-		return text
-	}, "faults": func(r *Result) (n uint64) {
-		for _, run := range r.Runs {
-			for _, c := range run.Checks.Counts {
-				n += c
-			}
-		}
-		return n
-	}, "first": func(r *Result) []Violation {
-		for _, run := range r.Runs {
-			if v := run.Checks.Violations; len(v) > 0 {
-				return v[:min(len(v), 10)]
-			}
-		}
-		return nil
-	}}).Parse(reportHTML)
-	if err != nil {
-		return err
+	switch len(cannot) {
+	case 0:
+	case 1:
+		text += " " + cannot[0] + " cannot conflate: it sends every tick to everybody who asked for its symbol."
+	default:
+		last := len(cannot) - 1
+		text += " " + strings.Join(cannot[:last], ", ") + " and " + cannot[last] + " cannot conflate: they send every tick to everybody who asked for its symbol."
 	}
-	return t.Execute(w, sections)
+	return strings.TrimSpace(text)
 }
 
 // fill makes the table: a row a metric, a column a target; medians, and the
@@ -109,12 +140,95 @@ func (s *reportScenario) fill() {
 				seen[m.Name] = true
 				row := reportRow{Name: m.Name, Unit: m.Unit}
 				for _, of := range s.Results {
-					row.Cells = append(row.Cells, cell(values(of, m.Name)))
+					row.Cells = append(row.Cells, cellOf(of, values(of, m.Name)))
 				}
 				s.Rows = append(s.Rows, row)
 			}
 		}
 	}
+	type detail struct {
+		name, unit string
+		of         func(r *Run) float64
+	}
+	var details []detail
+	for _, part := range []struct {
+		name string
+		of   func(r *Run) *Spread
+	}{
+		{"age", func(r *Run) *Spread { return &r.Age }},
+		{"ingest, of it", func(r *Run) *Spread { return &r.Ingest }},
+		{"gateway, of it", func(r *Run) *Spread { return &r.Gateway }},
+		{"wire, of it", func(r *Run) *Spread { return &r.Wire }},
+	} {
+		for _, q := range []struct {
+			name string
+			of   func(d *Spread) float64
+		}{
+			{"p50", func(d *Spread) float64 { return d.P50 }}, {"p90", func(d *Spread) float64 { return d.P90 }}, {"p99", func(d *Spread) float64 { return d.P99 }},
+			{"p99.9", func(d *Spread) float64 { return d.P999 }}, {"max", func(d *Spread) float64 { return d.Max }},
+		} {
+			name := part.name + " " + q.name
+			if !seen[name] {
+				details = append(details, detail{name, "ms", func(r *Run) float64 { return q.of(part.of(r)) }})
+			}
+		}
+	}
+	processes := map[string]bool{}
+	for _, r := range s.Results {
+		for _, run := range r.Runs {
+			for name := range run.Processes {
+				processes[name] = true
+			}
+		}
+	}
+	for _, p := range slices.Sorted(maps.Keys(processes)) {
+		per := func(f func(u Usage) float64) func(r *Run) float64 {
+			return func(r *Run) float64 { return f(r.Processes[p]) / max(r.Seconds, 1e-9) }
+		}
+		if p != GatewayProcess { // whose are among the metrics
+			details = append(details, detail{p + " CPU", "cores", per(func(u Usage) float64 { return u.CPU.Seconds() })},
+				detail{p + " RSS at end", "MB", func(r *Run) float64 { return float64(r.Processes[p].RSS) / 1e6 }})
+		}
+		details = append(details, detail{p + " context switches", "1/s", per(func(u Usage) float64 { return float64(u.Voluntary + u.Involuntary) })})
+	}
+	for _, d := range details {
+		row := reportRow{Name: d.name, Unit: d.unit}
+		for _, r := range s.Results {
+			var v []float64
+			for _, run := range r.Valid() {
+				if run.Age.Count > 0 || run.Seconds > 0 {
+					v = append(v, d.of(run))
+				}
+			}
+			row.Cells = append(row.Cells, cellOf(r, v))
+		}
+		s.Details = append(s.Details, row)
+	}
+	// What it cost us, and whether that was in the way.
+	for _, own := range []detail{
+		{"tickbench's own CPU", "cores", func(r *Run) float64 { return r.Self.CPU.Seconds() / max(r.Seconds, 1e-9) }},
+		{"lag behind the schedule, p99", "ms", func(r *Run) float64 { return r.Lag.P99 }},
+		{"a look of the event loop, p99", "ms", func(r *Run) float64 { return r.Batch.P99 }},
+		{"a ready socket's wait for it, p99", "ms", func(r *Run) float64 { return r.Wait.P99 }},
+		{"times beyond the histograms", "", func(r *Run) float64 { return float64(r.Clamped + r.Negative) }},
+	} {
+		row := reportRow{Name: own.name, Unit: own.unit}
+		for _, r := range s.Results {
+			var v []float64
+			for _, run := range r.Runs { // invalid ones too: here it is told why
+				v = append(v, own.of(run))
+			}
+			row.Cells = append(row.Cells, cellOf(r, v))
+		}
+		s.Details = append(s.Details, row)
+	}
+}
+
+func cellOf(r *Result, v []float64) string {
+	if r.Unsupported != "" {
+		return "unsupported"
+	}
+	return cell(v)
 }
 
 func cell(v []float64) string {

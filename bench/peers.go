@@ -41,7 +41,7 @@ func peer(binary, name string, args, has []string, path string, speak func(strin
 		if name == "nats" && o.Scenario.wants("ticker") {
 			argv = append(argv, "--ticker")
 		}
-		p, got, err := StartProcess(ctx, "gateway", o.Cores, argv, nil, `^listening (\S+)`)
+		p, got, err := StartProcess(ctx, GatewayProcess, o.Cores, argv, nil, `^listening (\S+)`)
 		if err != nil {
 			return nil, err
 		}

@@ -18,12 +18,13 @@ import (
 type Usage struct {
 	CPU         time.Duration `json:"cpu_ns"`
 	RSS         int64         `json:"rss_bytes"`
+	RSSFirst    int64         `json:"rss_first_bytes,omitempty"` // where a difference began
 	Voluntary   uint64        `json:"voluntary_switches"`
 	Involuntary uint64        `json:"involuntary_switches"`
 }
 
 func (u Usage) minus(v Usage) Usage {
-	return Usage{u.CPU - v.CPU, u.RSS, u.Voluntary - v.Voluntary, u.Involuntary - v.Involuntary}
+	return Usage{u.CPU - v.CPU, u.RSS, v.RSS, u.Voluntary - v.Voluntary, u.Involuntary - v.Involuntary}
 }
 
 // clockTick is the unit of times in /proc/PID/stat: USER_HZ, which is 100 on
@@ -102,6 +103,20 @@ func Pin(cores []int) error {
 		}
 	}
 	return nil
+}
+
+// Cores are those that this process may run on.
+func Cores() (list []int) {
+	var set unix.CPUSet
+	if unix.SchedGetaffinity(os.Getpid(), &set) != nil {
+		return nil
+	}
+	for core := range len(set) * strconv.IntSize {
+		if set.IsSet(core) {
+			list = append(list, core)
+		}
+	}
+	return list
 }
 
 func coreSet(cores []int) (set unix.CPUSet) {

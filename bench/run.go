@@ -11,19 +11,20 @@ import (
 	"net/http"
 	"os"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"tickgate/codec"
 )
 
 // Options say how a scenario is run. A zero field means its default.
 type Options struct {
-	// ServerCores and ClientCores are where the target and this program run;
-	// empty leaves it to the kernel.
-	ServerCores, ClientCores []int
+	// ServerCores, BrokerCores, FeedCores and ClientCores are where the gateway,
+	// Kafka, the feed and this program run; empty leaves it to the kernel.
+	ServerCores, BrokerCores, FeedCores, ClientCores []int
 	// Loops is how many event loops the clients share. Defaults to 1.
 	Loops int
 	// Kafka sends ticks the whole way, through Kafka and the feed.
@@ -60,10 +61,6 @@ type Status struct {
 var ErrUnsupported = errors.New("unsupported")
 
 const (
-	// lagMax is the lateness of our own schedule, or of an event loop, beyond
-	// which a run tells more of this program than of the target.
-	lagMax = 5.0 // ms
-
 	// connectTime bounds the time in which all clients must be in.
 	connectTime = 2 * time.Minute
 
@@ -75,6 +72,12 @@ const (
 
 	// retryAfter is when a refused client tries again.
 	retryAfter = 500 * time.Millisecond
+
+	// A stalled client that got nothing for stallQuiet gets nothing more: no
+	// scenario's cadence is longer. stallSettleMax bounds the wait for all.
+	stallQuiet     = 1500 * time.Millisecond
+	stallLook      = 250 * time.Millisecond
+	stallSettleMax = time.Minute
 )
 
 // runner is one run.
@@ -95,8 +98,8 @@ type runner struct {
 
 // Do runs a scenario on a target once.
 func Do(ctx context.Context, s *Scenario, t *Target, o Options) (_ *Run, err error) {
-	if lacks := t.Lacks(s); len(lacks) > 0 {
-		return nil, fmt.Errorf("%w: %s has no %s, which the scenario %s needs", ErrUnsupported, t.Name, strings.Join(lacks, ", "), s.Name)
+	if err := t.Supports(s); err != nil {
+		return nil, err
 	}
 	o.Loops = cmp.Or(o.Loops, 1)
 	o.CatchUp = cmp.Or(o.CatchUp, 20*time.Second)
@@ -116,7 +119,7 @@ func Do(ctx context.Context, s *Scenario, t *Target, o Options) (_ *Run, err err
 	}
 	r := &runner{o: o, scenario: s, target: t, result: &Run{}, rng: rand.New(rand.NewPCG(o.Seed, 2)), total: newWindow()}
 	r.status("starting "+t.Name, 0)
-	if r.in, err = t.Start(ctx, &StartOptions{Scenario: s, Dir: dir, Cores: o.ServerCores, Kafka: o.Kafka}); err != nil {
+	if r.in, err = t.Start(ctx, &StartOptions{Scenario: s, Dir: dir, Cores: o.ServerCores, BrokerCores: o.BrokerCores, FeedCores: o.FeedCores, Kafka: o.Kafka}); err != nil {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, r.in.Close()) }()
@@ -186,16 +189,23 @@ func (r *runner) run(ctx context.Context) (err error) {
 		return err
 	}
 	defer r.swarm.stop()
+	r.swarm.recorded = r.source == nil
 	r.makeClients()
 	if err := r.connectAll(ctx); err != nil {
 		return err
 	}
 	if len(r.scenario.Steps) == 0 {
-		if err := r.wait(ctx, "warming up", time.Duration(r.scenario.Warm)); err != nil {
-			return err
+		// What groups do begins before the warm-up, so that the measured time
+		// holds none of the change to it; sleepers sleep while it is measured.
+		stopActors := r.act(ctx, false)
+		err := r.stalled(ctx)
+		if err == nil {
+			err = r.wait(ctx, "warming up", time.Duration(r.scenario.Warm))
 		}
-		stopActors := r.act(ctx)
-		err := r.measure(ctx, sourceEnd)
+		if err == nil {
+			r.act(ctx, true)
+			err = r.measure(ctx, sourceEnd)
+		}
 		stopActors()
 		if err != nil {
 			return err
@@ -213,10 +223,17 @@ func (r *runner) run(ctx context.Context) (err error) {
 			return ctx.Err()
 		}
 	} else {
-		stopSource()
-		sourceEnded = true
-		if err := <-sourceEnd; err != nil {
-			return err
+		r.source.stop()
+		select {
+		case err := <-sourceEnd:
+			sourceEnded = true
+			if err != nil {
+				return err
+			}
+		case <-time.After(r.o.CatchUp):
+			return fmt.Errorf("the market has stopped, and %s has not taken its last ticks within %v", r.target.Name, r.o.CatchUp)
+		case <-ctx.Done():
+			return ctx.Err()
 		}
 	}
 	return r.settle(ctx)
@@ -281,7 +298,7 @@ func (r *runner) connectAll(ctx context.Context) error {
 		m := r.result.Memory
 		m.Clients, m.RSS = append(m.Clients, upTo), append(m.RSS, rss)
 		if n := len(m.Clients) - 1; n > 0 {
-			m.BytesPerClient = float64(m.RSS[n]-m.RSS[0]) / float64(m.Clients[n]-m.Clients[0])
+			m.BytesPerClient = short(float64(m.RSS[n]-m.RSS[0])/float64(m.Clients[n]-m.Clients[0]), digits)
 		}
 	}
 	return nil
@@ -382,10 +399,11 @@ func (r *runner) connect(ctx context.Context, from, to int) error {
 		return err
 	}
 	w := r.swarm.take()
-	c := &Connect{Seconds: took.Seconds(), PerSecond: float64(to-from) / took.Seconds(), Settle: spreadOf(w.settle, false), Refused: refusedSeen}
+	c := &Connect{Seconds: short(took.Seconds(), digits), PerSecond: short(float64(to-from)/took.Seconds(), digits), Settle: spreadOf(w.settle, false), Refused: refusedSeen}
 	for name, u := range after {
 		c.CPU += u.minus(before[name]).CPU.Seconds()
 	}
+	c.CPU = short(c.CPU, digits)
 	r.result.Connect = c
 	return nil
 }
@@ -442,13 +460,61 @@ func (r *runner) wait(ctx context.Context, phase string, d time.Duration) error 
 	return nil
 }
 
-// act has clients do what their groups do, until the returned function is
-// called.
-func (r *runner) act(ctx context.Context) (stop func()) {
+// stalled waits until clients that stopped reading are sent nothing more: as
+// long as the kernel's buffers and the gateway's patience take what comes, such
+// a client costs what a reading one does.
+func (r *runner) stalled(ctx context.Context) error {
+	var members []*client
+	for _, c := range r.swarm.clients {
+		if c.group.Does.Kind == "stalls" {
+			members = append(members, c)
+		}
+	}
+	if len(members) == 0 {
+		return nil
+	}
+	res := &Stall{Clients: len(members)}
+	unread := make([]int64, len(members))
+	began := time.Now()
+	changed := began
+	for time.Since(changed) < stallQuiet && time.Since(began) < stallSettleMax {
+		if err := r.wait(ctx, "waiting until the stalled are sent nothing", stallLook); err != nil {
+			return err
+		}
+		var grows atomic.Bool
+		r.swarm.each(func(l *loop) {
+			for i, c := range members {
+				if c.loop != l || c.phase != phaseOpen {
+					continue
+				}
+				if n, err := unix.IoctlGetInt(c.fd, unix.TIOCINQ); err == nil && int64(n) != unread[i] {
+					unread[i] = int64(n)
+					grows.Store(true)
+				}
+			}
+		})
+		if grows.Load() {
+			changed = time.Now()
+		}
+	}
+	res.Seconds = short(changed.Sub(began).Seconds(), digits)
+	res.Settled = time.Since(changed) >= stallQuiet
+	slices.Sort(unread)
+	res.UnreadP50 = unread[len(unread)/2]
+	r.result.Stall = res
+	return nil
+}
+
+// act has clients do what their groups do, those that sleep when it is asked for
+// sleepers and all others when not, until the returned function is called.
+func (r *runner) act(ctx context.Context, sleepers bool) (stop func()) {
 	ctx, cancel := context.WithCancel(ctx)
 	var actors sync.WaitGroup
 	for g := range r.scenario.Clients {
 		group := &r.scenario.Clients[g]
+		if (group.Does.Kind == "sleeps") != sleepers {
+			continue
+		}
 		var members []*client
 		for _, c := range r.swarm.clients {
 			if c.group == group {
@@ -498,12 +564,13 @@ func (r *runner) sample(at float64, made uint64) (*window, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := Second{At: at, Made: made, Delivered: w.delivered, Merged: w.merged, Dropped: w.dropped,
+	s := Second{At: short(at, digits), Made: made, Delivered: w.delivered, Merged: w.merged, Dropped: w.dropped,
 		AgeP50: float64(w.age.ValueAtQuantile(50)) / 1000, AgeP99: float64(w.age.ValueAtQuantile(99)) / 1000}
 	for name, u := range usage {
 		s.CPU += u.minus(r.lastUsage[name]).CPU.Seconds() / now.Sub(r.lastAt).Seconds()
 		s.RSS += u.RSS
 	}
+	s.CPU = short(s.CPU, digits)
 	r.lastUsage, r.lastAt = usage, now
 	r.result.Timeline = append(r.result.Timeline, s)
 	r.total.add(w)
@@ -534,7 +601,7 @@ func (r *runner) measure(ctx context.Context, sourceEnd chan error) (err error) 
 		r.source.blocked.Store(0)
 	}
 	if len(r.o.Floor) > 0 {
-		r.swarm.each(func(l *loop) { l.trace = &tracer{} })
+		r.swarm.each(func(l *loop) { l.trace = &tracer{left: traceRowsMax / len(r.swarm.loops)} })
 	}
 	r.swarm.take()
 	if r.lastUsage, err = r.in.usage(); err != nil {
@@ -552,6 +619,7 @@ func (r *runner) measure(ctx context.Context, sourceEnd chan error) (err error) 
 	madeFirst := r.made()
 	madeLast := madeFirst
 	length := time.Duration(r.scenario.Measure)
+	r.status("measuring", 0)
 	for next := time.Second; ; next += time.Second {
 		end := min(next, length)
 		for time.Since(began) < end {
@@ -585,7 +653,8 @@ func (r *runner) measure(ctx context.Context, sourceEnd chan error) (err error) 
 			break
 		}
 	}
-	res.Seconds = time.Since(began).Seconds()
+	res.Seconds = short(time.Since(began).Seconds(), digits)
+	r.swarm.each(func(l *loop) { l.traced, l.trace = l.trace, nil })
 	res.Made = madeLast - madeFirst
 	res.Processes = map[string]Usage{}
 	for name, u := range r.lastUsage {
@@ -598,24 +667,17 @@ func (r *runner) measure(ctx context.Context, sourceEnd chan error) (err error) 
 	res.Self = after.minus(self)
 	w := r.total
 	res.Age, res.Ingest, res.Gateway, res.Wire = spreadOf(w.age, true), spreadOf(w.ingest, false), spreadOf(w.gateway, false), spreadOf(w.wire, false)
-	res.Batch = spreadOf(w.batch, false)
-	res.Negative = w.negative
+	res.Batch, res.Wait = spreadOf(w.batch, false), spreadOf(w.wait, false)
+	res.Negative, res.Clamped = w.negative, w.clamped
 	res.Delivered, res.Merged, res.Dropped, res.Snapshots = w.delivered, w.merged, w.dropped, w.snapshots
 	res.Frames, res.Messages, res.Bytes = w.frames, w.messages, w.bytes
 	if r.source != nil {
-		res.Lag = spreadOf(r.source.takeLag(), false)
-		res.Waited = float64(r.source.blocked.Load()) / 1e6
+		lag, clamped := r.source.takeLag()
+		res.Lag = spreadOf(lag, false)
+		res.Clamped += clamped
+		res.Waited = short(float64(r.source.blocked.Load())/1e6, digits)
 	}
-	var why []string
-	if res.Lag.P99 > lagMax {
-		why = append(why, fmt.Sprintf("its ticks were late by %.1f ms (p99), of which the target made it wait none", res.Lag.P99))
-	}
-	if res.Batch.P99 > lagMax {
-		why = append(why, fmt.Sprintf("one look of its event loop took %.1f ms (p99)", res.Batch.P99))
-	}
-	if len(why) > 0 {
-		res.Invalid = "tickbench was the bottleneck: " + strings.Join(why, "; ")
-	}
+	res.Invalid = res.invalid()
 	if r.scenario.Overload > 0 {
 		return r.recover(ctx, before)
 	}
@@ -638,7 +700,9 @@ func (r *runner) findPeak(ctx context.Context) (calm float64, err error) {
 		return 0, err
 	}
 	r.lastAt = time.Now()
-	const settle, look, factor = 700 * time.Millisecond, 1500 * time.Millisecond, 1.4
+	const factor = 1.4
+	look := time.Duration(r.scenario.OverloadLook)
+	settle := look / 2
 	peak := 0.0
 	for rate := float64(r.scenario.Market.Rate); rate < rateMax; rate *= factor {
 		r.source.setRate(rate)
@@ -666,7 +730,7 @@ func (r *runner) findPeak(ctx context.Context) (calm float64, err error) {
 	if peak == 0 {
 		return 0, fmt.Errorf("overload: even %d ticks/s are not served within %v ms", r.scenario.Market.Rate, inTime)
 	}
-	r.result.Peak = &Peak{Rate: peak, Asked: peak * r.scenario.Overload}
+	r.result.Peak = &Peak{Rate: short(peak, digits), Asked: short(peak*r.scenario.Overload, digits)}
 	return calm, nil
 }
 
@@ -675,8 +739,9 @@ func (r *runner) recover(ctx context.Context, calm float64) error {
 	p := r.result.Peak
 	r.source.setRate(p.Rate / 2)
 	began := time.Now()
-	const look, most = 100 * time.Millisecond, 15 * time.Second
-	for time.Since(began) < most {
+	const look = 100 * time.Millisecond
+	most := 10 * time.Duration(r.scenario.OverloadLook)
+	for time.Since(began) < max(most, 2*look) {
 		r.swarm.take()
 		if err := r.wait(ctx, "recovering", look); err != nil {
 			return err
@@ -793,10 +858,34 @@ func (r *runner) finals() func(f *follower) (*codec.State, bool) {
 					have = &codec.State{}
 					best[f.id] = have
 				}
-				if f.seq >= have.Seq {
-					have.Seq, have.Trades, have.Volume, have.Last.Price = f.seq, f.trades, f.volume, f.price
+				// Each part from who knows it as of the latest tick that
+				// changed it.
+				view := c.shown()
+				if c.channel != codec.ChannelQuotes && f.seq >= have.Last.Seq {
+					have.Last.Seq = f.seq
+					if view&codec.ViewLast != 0 {
+						have.Last.Price = f.price
+					}
+					if view&codec.ViewTotals != 0 {
+						have.Trades, have.Volume, have.Notional = f.trades, f.volume, f.notional
+					}
 				}
-				have.TradeNo, have.QuoteNo = max(have.TradeNo, f.no), max(have.QuoteNo, f.no)
+				if c.channel != codec.ChannelTrades && f.seq >= have.Quote.Seq && view&codec.ViewQuote != 0 {
+					q := &have.Quote
+					q.Seq, q.Bid, q.BidSize, q.Ask, q.AskSize = f.seq, f.quote.bid, f.quote.bidSize, f.quote.ask, f.quote.askSize
+				}
+				switch c.channel {
+				case codec.ChannelTrades:
+					have.TradeNo = max(have.TradeNo, f.no)
+				case codec.ChannelQuotes:
+					have.QuoteNo = max(have.QuoteNo, f.no)
+				default:
+					if f.seq >= have.Seq && view&codec.ViewDay != 0 {
+						d := &have.Day
+						d.Number, d.Open, d.High, d.Low = f.day.number, f.day.open, f.day.high, f.day.low
+					}
+					have.Seq = max(have.Seq, f.seq)
+				}
 			}
 		}
 	})
@@ -906,7 +995,5 @@ func (c *client) compareLedger() {
 		return // what was under way when it let go is dropped, and not told
 	}
 	compare("dropped", l.Dropped, c.dropped)
-	if c.channel != codec.ChannelTrades {
-		compare("merged", l.Merged, c.merged)
-	}
+	compare("merged", l.Merged, c.merged) // of trades none is
 }

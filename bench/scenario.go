@@ -23,14 +23,21 @@ const (
 	symbolsMax     = 10_000
 	rateMax        = 1_000_000
 	secondsMax     = 600
+	exponentMax    = 4
+	perSecondMax   = 100_000 // what groups do, and connecting
+	nameMax        = 40
+	textMax        = 400
 	scenarioBytes  = 64 << 10
 	subscribeChunk = 400 // names in a command: far below what a gateway reads
 )
 
-// Scenario is a load, as data. Its YAML names are the fields' tags.
+// Scenario is a load, as data. Its YAML names are the fields' tags;
+// scenarios/README.md says of each its unit, default and bounds.
 type Scenario struct {
 	Name  string `yaml:"name" json:"name"`
 	About string `yaml:"about" json:"about"`
+	// Equal says at equal what targets are compared here, for reports.
+	Equal string `yaml:"equal" json:"equal,omitempty"`
 
 	Market  Market  `yaml:"market" json:"market"`
 	Clients []Group `yaml:"clients" json:"clients"`
@@ -48,6 +55,8 @@ type Scenario struct {
 	// Overload finds the highest rate at which the gateway keeps up, then asks
 	// for this factor of it during Measure, then for half of it.
 	Overload float64 `yaml:"overload" json:"overload,omitempty"`
+	// OverloadLook is how long each rate is looked at to find that one.
+	OverloadLook Duration `yaml:"overload_look" json:"overload_look,omitempty"`
 
 	// StallMax is told to the gateway, 0 for its default.
 	StallMax Duration `yaml:"stall_max" json:"stall_max,omitempty"`
@@ -101,9 +110,10 @@ type Watch struct {
 }
 
 // Does is how a client reads: "reads" as fast as it can; "stalls" stops for
-// good when warm; "drips" reads a second in each six; "slow" reads
-// BytesPerSecond; "sleeps" stops For, once, and reads on; "reconnects" and
-// "resubscribes" do so PerSecond, in all.
+// good, and is sent nothing more when the warm-up begins; "drips" reads a second
+// in each six; "slow" reads BytesPerSecond; "sleeps" stops For, once, when
+// measuring begins, and reads on; "reconnects" and "resubscribes" do so
+// PerSecond, in all.
 type Does struct {
 	Kind           string   `yaml:"kind" json:"kind"`
 	BytesPerSecond int      `yaml:"bytes_per_second" json:"bytes_per_second,omitempty"`
@@ -163,6 +173,15 @@ func Scenarios() ([]*Scenario, error) {
 	return all, nil
 }
 
+// ScenarioYAML is the file of a scenario that comes with the program.
+func ScenarioYAML(name string) ([]byte, error) {
+	if b, err := builtin.ReadFile("scenarios/" + name + ".yaml"); err == nil {
+		return b, nil
+	}
+	_, err := findBuiltin(name)
+	return nil, err
+}
+
 // FindScenario reads a YAML file, or finds one that comes with the program.
 func FindScenario(name string) (*Scenario, error) {
 	if strings.ContainsAny(name, "./\\") {
@@ -182,6 +201,10 @@ func FindScenario(name string) (*Scenario, error) {
 		}
 		return s, nil
 	}
+	return findBuiltin(name)
+}
+
+func findBuiltin(name string) (*Scenario, error) {
 	all, err := Scenarios()
 	if err != nil {
 		return nil, err
@@ -219,6 +242,15 @@ func ParseScenario(b []byte) (*Scenario, error) {
 			g.Channel = "trades"
 		}
 	}
+	if s.Market.Venue == "" {
+		s.Market.Venue = "binance"
+	}
+	if s.Market.Speed == 0 {
+		s.Market.Speed = 1
+	}
+	if s.OverloadLook == 0 {
+		s.OverloadLook = Duration(1500 * time.Millisecond)
+	}
 	return &s, s.validate()
 }
 
@@ -230,37 +262,62 @@ func (s *Scenario) validate() error {
 			bad("%s: %d; want %d to %d", what, v, least, most)
 		}
 	}
-	if s.Name == "" || s.About == "" {
-		bad("name and about: want both")
+	share := func(what string, v, least, most float64) { // not a number is within nothing
+		if !(v >= least && v <= most) {
+			bad("%s: %v; want %v to %v", what, v, least, most)
+		}
 	}
-	if s.Market.File == "" {
-		within("market.symbols", s.Market.Symbols, 1, symbolsMax)
-		within("market.rate", s.Market.Rate, 0, rateMax)
+	lasts := func(what string, v Duration, least, most time.Duration) {
+		if d := time.Duration(v); d < least || d > most {
+			bad("%s: %v; want %v to %v", what, v, least, most)
+		}
 	}
-	if s.Market.Quotes < 0 || s.Market.Quotes > 1 {
-		bad("market.quotes: %v; want 0 to 1", s.Market.Quotes)
+	const longest = secondsMax * time.Second
+	if !IsName(s.Name) {
+		bad("name: %q; want 1 to %d of a-z, 0-9, '-' and '_'", s.Name, nameMax)
 	}
-	if s.Market.Exponent < 0 || s.Market.Exponent > 4 {
-		bad("market.exponent: %v; want 0 to 4", s.Market.Exponent)
+	if s.About == "" || len(s.About) > textMax || len(s.Equal) > textMax {
+		bad("about, equal: want an about, and at most %d bytes of each", textMax)
 	}
-	if b := s.Market.Burst; b != nil && (b.Factor < 1 || b.For <= 0 || b.At < 0) {
-		bad("market.burst: want factor of at least 1, for above 0")
+	m := &s.Market
+	if m.File == "" {
+		within("market.symbols", m.Symbols, 1, symbolsMax)
+		within("market.rate", m.Rate, 0, rateMax)
 	}
-	if s.Overload != 0 && s.Overload < 1 {
-		bad("overload: %v; want at least 1", s.Overload)
+	share("market.quotes", m.Quotes, 0, 1)
+	share("market.exponent", m.Exponent, 0, exponentMax)
+	share("market.speed", m.Speed, 0.01, 10_000)
+	if b := m.Burst; b != nil {
+		lasts("market.burst.at", b.At, 0, longest)
+		lasts("market.burst.for", b.For, time.Millisecond, longest)
+		share("market.burst.factor", b.Factor, 1, 1000)
+		if float64(m.Rate)*b.Factor > rateMax {
+			bad("market.burst.factor: %v times %d ticks/s; want at most %d", b.Factor, m.Rate, rateMax)
+		}
 	}
-	if s.Measure <= 0 || s.Warm < 0 || time.Duration(s.Measure+s.Warm) > secondsMax*time.Second {
-		bad("warm, measure: want measure above 0, and at most %d s together", secondsMax)
+	within("connect_per_second", s.ConnectPerSecond, 0, perSecondMax)
+	lasts("stall_max", s.StallMax, 0, 10*time.Minute)
+	if s.Overload != 0 {
+		share("overload", s.Overload, 1, 100)
+		if m.File != "" || m.Rate == 0 || m.Burst != nil {
+			bad("overload: want a market.rate to begin at, and neither file nor burst")
+		}
 	}
+	lasts("overload_look", s.OverloadLook, 10*time.Millisecond, 10*time.Second)
+	lasts("warm", s.Warm, 0, longest)
+	lasts("measure", s.Measure, time.Millisecond, longest)
 	total := 0
 	for i := range s.Clients {
 		g := &s.Clients[i]
 		at := fmt.Sprintf("clients[%d]", i)
-		total += g.Count
 		within(at+".count", g.Count, 1, clientsMax)
+		if total += g.Count; total > clientsMax { // and cannot overflow
+			total = clientsMax + 1
+		}
 		if _, ok := codec.ParseChannel(g.Channel); !ok {
 			bad("%s.channel: %q; want ticker, quotes or trades", at, g.Channel)
 		}
+		lasts(at+".every", g.Every, 0, time.Minute)
 		if g.Encoding != "msgpack" && g.Encoding != "json" {
 			bad("%s.encoding: %q; want msgpack or json", at, g.Encoding)
 		}
@@ -269,22 +326,28 @@ func (s *Scenario) validate() error {
 				bad("%s.view: %q; want last, quote, totals, day", at, v)
 			}
 		}
-		if !slices.Contains(watchKinds, g.Watch.Kind) {
+		switch g.Watch.Kind {
+		case "all":
+		case "same", "random", "zipf":
+			if m.File != "" {
+				bad("%s.watch.kind: %q; want all where a file is replayed: its symbols are not known", at, g.Watch.Kind)
+				break
+			}
+			within(at+".watch.count", g.Watch.Count, 1, m.Symbols)
+		default:
 			bad("%s.watch.kind: %q; want %s", at, g.Watch.Kind, strings.Join(watchKinds, ", "))
-		} else if g.Watch.Kind != "all" && s.Market.File == "" {
-			within(at+".watch.count", g.Watch.Count, 1, s.Market.Symbols)
 		}
-		if !slices.Contains(doesKinds, g.Does.Kind) {
-			bad("%s.does.kind: %q; want %s", at, g.Does.Kind, strings.Join(doesKinds, ", "))
-		}
-		if g.Does.Kind == "slow" {
+		share(at+".watch.exponent", g.Watch.Exponent, 0, exponentMax)
+		switch g.Does.Kind {
+		case "reads", "stalls", "drips":
+		case "slow":
 			within(at+".does.bytes_per_second", g.Does.BytesPerSecond, 1, 1<<30)
-		}
-		if (g.Does.Kind == "reconnects" || g.Does.Kind == "resubscribes") && g.Does.PerSecond <= 0 {
-			bad("%s.does.per_second: want above 0", at)
-		}
-		if g.Does.Kind == "sleeps" && g.Does.For <= 0 {
-			bad("%s.does.for: want above 0", at)
+		case "sleeps":
+			lasts(at+".does.for", g.Does.For, time.Millisecond, longest)
+		case "reconnects", "resubscribes":
+			share(at+".does.per_second", g.Does.PerSecond, 0.001, perSecondMax)
+		default:
+			bad("%s.does.kind: %q; want %s", at, g.Does.Kind, strings.Join(doesKinds, ", "))
 		}
 	}
 	within("clients, all together", total, 1, clientsMax)
@@ -296,6 +359,20 @@ func (s *Scenario) validate() error {
 		}
 	}
 	return errors.Join(faults...)
+}
+
+// IsName tells whether a scenario or a target may be called so: results are files
+// of that name.
+func IsName(s string) bool {
+	if s == "" || len(s) > nameMax {
+		return false
+	}
+	for _, c := range []byte(s) {
+		if (c < 'a' || c > 'z') && (c < '0' || c > '9') && c != '-' && c != '_' {
+			return false
+		}
+	}
+	return true
 }
 
 // Features are what a target must have for the scenario.

@@ -47,12 +47,18 @@ type source struct {
 	states  []codec.State // owned by run; read when it has returned
 	pick    alias
 
+	closed  atomic.Bool   // the market makes no more
 	rate    atomic.Uint64 // math.Float64bits of ticks a second
 	made    atomic.Uint64
 	blocked atomic.Int64 // ns that the sink waited
 
-	mu  sync.Mutex
-	lag *hdrhistogram.Histogram // us from due to made, the sink's waiting apart
+	mu       sync.Mutex
+	lag      *hdrhistogram.Histogram // us from due to made, the sink's waiting apart
+	clamped  uint64                  // that lag was too short for
+	began    time.Time               // zero: run has not
+	due      time.Duration           // of the next tick, since then
+	waited   time.Duration           // for the sink since nothing was late: so much of a lateness is its
+	flushing time.Time               // since when the sink has been waited for; zero if it is not
 }
 
 // newSource makes symbols whose names are of this run alone, so that a feed
@@ -78,13 +84,28 @@ func newSource(m Market, sink Sink, seed uint64, epoch time.Time) *source {
 
 func (s *source) setRate(perSecond float64) { s.rate.Store(math.Float64bits(perSecond)) }
 
-// takeLag is the lag since the last call.
-func (s *source) takeLag() *hdrhistogram.Histogram {
+// takeLag is the lag since the last call, and how many ticks were later than it
+// can hold.
+func (s *source) takeLag() (lag *hdrhistogram.Histogram, clamped uint64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	h := s.lag
-	s.lag = newHistogram()
-	return h
+	lag, clamped = s.lag, s.clamped
+	// What is due and not made yet is late too: one that is held up all the time
+	// makes nothing that could be late.
+	if !s.began.IsZero() {
+		now := time.Now()
+		late := now.Sub(s.began) - s.due - s.waited
+		if !s.flushing.IsZero() {
+			late -= now.Sub(s.flushing)
+		}
+		if n := int64(late.Seconds() * math.Float64frombits(s.rate.Load())); n > 0 {
+			if recordN(lag, int64(late), n) {
+				clamped += uint64(n)
+			}
+		}
+	}
+	s.lag, s.clamped = newHistogram(), 0
+	return lag, clamped
 }
 
 // seed makes one tick of every symbol, so that there is something to snapshot:
@@ -115,17 +136,24 @@ const (
 	sourceBatch = 2000
 )
 
-// run makes ticks until ctx is done.
+// stop closes the market: run ends when the sink has taken what was made.
+func (s *source) stop() { s.closed.Store(true) }
+
+// run makes ticks until the market is closed. Once ctx is done it drops what the
+// sink has not taken, and no state tells any more what clients must hold.
 func (s *source) run(ctx context.Context) error {
 	runtime.LockOSThread() // it sleeps in the kernel: Go's own timers are good to a millisecond
 	defer runtime.UnlockOSThread()
 	began := time.Now()
-	due := time.Duration(0)
 	wall := began.UnixNano()
-	var blockedUntil time.Duration // until then lateness is the sink's
-	for ctx.Err() == nil {
+	s.mu.Lock()
+	s.began, s.due = began, 0
+	s.mu.Unlock()
+	due := time.Duration(0) // s.due, of which this is the only writer
+	for ctx.Err() == nil && !s.closed.Load() {
 		now := time.Since(began)
 		n := 0
+		s.mu.Lock()
 		for due <= now && n < sourceBatch {
 			rate := math.Float64frombits(s.rate.Load())
 			if rate <= 0 {
@@ -137,14 +165,19 @@ func (s *source) run(ctx context.Context) error {
 				kind = codec.KindQuote
 			}
 			s.make(s.pick.draw(s.rng), kind, wall+int64(due))
-			if late := now - max(due, blockedUntil); n == 0 && late > 0 {
-				s.mu.Lock()
-				record1(s.lag, int64(late))
-				s.mu.Unlock()
+			if record1(s.lag, int64(now-due-s.waited)) {
+				s.clamped++
 			}
 			due += time.Duration(1e9 / rate)
 			n++
 		}
+		if s.due = due; due > now {
+			s.waited = 0
+		}
+		if n > 0 {
+			s.flushing = time.Now()
+		}
+		s.mu.Unlock()
 		if n > 0 {
 			at := time.Since(began)
 			if err := s.sink.Flush(ctx); err != nil {
@@ -153,10 +186,14 @@ func (s *source) run(ctx context.Context) error {
 				}
 				return err
 			}
-			if end := time.Since(began); end-at > time.Millisecond {
-				blockedUntil = end
+			end := time.Since(began)
+			s.mu.Lock()
+			s.flushing = time.Time{}
+			if end-at > time.Millisecond {
+				s.waited += end - at
 				s.blocked.Add(int64(end - at))
 			}
+			s.mu.Unlock()
 		}
 		if wait := due - time.Since(began); wait > 0 {
 			ts := unix.NsecToTimespec(int64(min(max(wait, sourceNap), sourceNapMax)))
@@ -303,7 +340,10 @@ func (a *alias) draw(rng *rand.Rand) int {
 	return int(a.els[i])
 }
 
-// watch is which symbols client no of a group asks for; nil is all of them.
+// zipfDraws is how many draws a symbol may take on average.
+const zipfDraws = 50
+
+// of is which symbols one client asks for; nil is all of them.
 func (w *Watch) of(symbols int, rng *rand.Rand, zipf *alias) []int32 {
 	switch w.Kind {
 	case "same":
@@ -312,9 +352,9 @@ func (w *Watch) of(symbols int, rng *rand.Rand, zipf *alias) []int32 {
 			list[i] = int32(i)
 		}
 		return list
-	case "random", "zipf":
+	case "random":
 		n := min(w.Count, symbols)
-		if 2*n > symbols { // most of them: draw those that are left out
+		if 2*n > symbols { // most of them
 			perm := rng.Perm(symbols)
 			list := make([]int32, n)
 			for i := range list {
@@ -325,14 +365,32 @@ func (w *Watch) of(symbols int, rng *rand.Rand, zipf *alias) []int32 {
 		seen := make(map[int32]bool, n)
 		list := make([]int32, 0, n)
 		for len(list) < n {
-			i := int32(rng.IntN(symbols))
-			if w.Kind == "zipf" {
-				i = int32(zipf.draw(rng))
-			}
-			if !seen[i] {
+			if i := int32(rng.IntN(symbols)); !seen[i] {
 				seen[i] = true
 				list = append(list, i)
 			}
+		}
+		return list
+	case "zipf":
+		n := min(w.Count, symbols)
+		seen := make(map[int32]bool, n)
+		list := make([]int32, 0, n)
+		take := func(i int32) {
+			if !seen[i] && len(list) < n {
+				seen[i] = true
+				list = append(list, i)
+			}
+		}
+		for range zipfDraws * n {
+			if len(list) == n {
+				break
+			}
+			take(int32(zipf.draw(rng)))
+		}
+		// Those that are drawn once in an age are not waited for: who has all
+		// that are likelier has the likeliest of the others.
+		for i := range int32(symbols) {
+			take(i)
 		}
 		return list
 	}
@@ -344,9 +402,15 @@ func newHistogram() *hdrhistogram.Histogram {
 	return hdrhistogram.New(1, int64(2*time.Minute/time.Microsecond), 2)
 }
 
-// record1 records ns as us, within the histogram's bounds.
-func record1(h *hdrhistogram.Histogram, ns int64) {
-	_ = h.RecordValue(min(max(ns/1000, 0), h.HighestTrackableValue()))
+// record1 records ns as us, within the histogram's bounds, and tells whether it
+// was beyond them; below zero is 0.
+func record1(h *hdrhistogram.Histogram, ns int64) (clamped bool) { return recordN(h, ns, 1) }
+
+// recordN records it n times.
+func recordN(h *hdrhistogram.Histogram, ns, n int64) (clamped bool) {
+	us, most := ns/1000, h.HighestTrackableValue()
+	_ = h.RecordValues(min(max(us, 0), most), n)
+	return us > most
 }
 
 // readFull reads until b is full or r ends.

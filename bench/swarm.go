@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"runtime"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -38,6 +39,7 @@ const (
 // swarm is all clients, on a few event loops.
 type swarm struct {
 	endpoint Endpoint
+	recorded bool // event times are those of a file: ticks are due when they come into Kafka
 	bySymbol map[string]int32
 	symbols  []string
 	loops    []*loop
@@ -47,6 +49,7 @@ type swarm struct {
 	refused  atomic.Int64
 	closed   atomic.Int64
 	lastErr  atomic.Pointer[error]
+	names    sync.Map // of symbols that are none of the market's, by topic id
 	wait     sync.WaitGroup
 }
 
@@ -54,15 +57,25 @@ type swarm struct {
 type window struct {
 	age, ingest, gateway, wire *hdrhistogram.Histogram // us
 	batch                      *hdrhistogram.Histogram // us that one look's sockets took
+	wait                       *hdrhistogram.Histogram // us that each socket that was ready waited for us, at most
 	delivered, merged, dropped uint64
 	snapshots, frames, bytes   uint64
 	messages                   uint64
 	negative                   uint64                  // ages below zero: a clock problem
+	clamped                    uint64                  // values beyond a histogram's bounds
 	settle                     *hdrhistogram.Histogram // us from connecting to the last snapshot
 }
 
 func newWindow() *window {
-	return &window{age: newHistogram(), ingest: newHistogram(), gateway: newHistogram(), wire: newHistogram(), batch: newHistogram(), settle: newHistogram()}
+	return &window{age: newHistogram(), ingest: newHistogram(), gateway: newHistogram(), wire: newHistogram(), batch: newHistogram(), wait: newHistogram(), settle: newHistogram()}
+}
+
+// record records ns n times in one of the window's histograms, and counts what
+// that cannot hold.
+func (w *window) record(h *hdrhistogram.Histogram, ns, n int64) {
+	if recordN(h, ns, n) {
+		w.clamped += uint64(n)
+	}
 }
 
 // add merges v into w.
@@ -72,6 +85,7 @@ func (w *window) add(v *window) {
 	w.gateway.Merge(v.gateway)
 	w.wire.Merge(v.wire)
 	w.batch.Merge(v.batch)
+	w.wait.Merge(v.wait)
 	w.settle.Merge(v.settle)
 	w.delivered += v.delivered
 	w.merged += v.merged
@@ -81,6 +95,7 @@ func (w *window) add(v *window) {
 	w.bytes += v.bytes
 	w.messages += v.messages
 	w.negative += v.negative
+	w.clamped += v.clamped
 }
 
 // loop is one thread that owns its clients.
@@ -99,8 +114,9 @@ type loop struct {
 	buf     []byte
 	update  native.Update
 	window  *window
-	now     int64 // Unix ns of the last read
-	trace   *tracer
+	now     int64   // Unix ns of the last read
+	trace   *tracer // nil: not traced
+	traced  *tracer // what it was when measuring ended
 }
 
 func newSwarm(e Endpoint, symbols []string, loops int) (*swarm, error) {
@@ -182,6 +198,8 @@ func (l *loop) run() {
 	defer unix.Close(l.wakeFD)
 	var events [eventsMax]unix.EpollEvent
 	nextTimer := time.Now().Add(timerPeriod)
+	full := false       // the last look gave as many sockets as one can: there are more
+	var round time.Time // began with the first of a row of full looks
 	for !l.done.Load() {
 		wait := int(timerPeriod / time.Millisecond)
 		n, err := unix.EpollWait(l.ep, events[:], wait)
@@ -199,14 +217,20 @@ func (l *loop) run() {
 				c.ready(e.Events)
 			}
 		}
-		if n > 0 {
-			record1(l.window.batch, int64(time.Since(began)))
-		}
 		if len(l.slow) > 0 && !began.Before(nextTimer) {
 			nextTimer = began.Add(timerPeriod)
 			for _, c := range l.slow {
 				c.timer(began)
 			}
+		}
+		// A socket that was ready has waited for those before it, in this look
+		// and, if they were full, in the looks before.
+		if !full {
+			round = began
+		}
+		if full = n == eventsMax; n > 0 {
+			l.window.record(l.window.batch, int64(time.Since(began)), 1)
+			l.window.record(l.window.wait, int64(time.Since(round)), int64(n))
 		}
 	}
 }
@@ -478,18 +502,18 @@ func (c *client) rows(frame []byte) error {
 			continue
 		}
 		due := u.EventTime
-		if due == 0 {
+		if due == 0 || l.swarm.recorded {
 			due = u.IngestTime
 		}
 		if l.now < due {
 			w.negative++
 		}
-		record1(w.age, l.now-due)
-		record1(w.ingest, u.IngestTime-due)
-		record1(w.gateway, f.SentTime-u.IngestTime)
+		w.record(w.age, l.now-due, 1)
+		w.record(w.ingest, u.IngestTime-due, 1)
+		w.record(w.gateway, f.SentTime-u.IngestTime, 1)
 	}
 	if ticks > 0 && c.timed {
-		_ = w.wire.RecordValues(min(max((l.now-f.SentTime)/1000, 0), w.wire.HighestTrackableValue()), ticks)
+		w.record(w.wire, l.now-f.SentTime, ticks)
 	}
 	return f.Err()
 }
@@ -531,13 +555,14 @@ func (c *client) event(e *codec.Event) {
 func (c *client) settle() {
 	c.settled = true
 	c.loop.swarm.open.Add(1)
-	record1(c.loop.window.settle, int64(time.Since(c.connectedAt)))
+	c.loop.window.record(c.loop.window.settle, int64(time.Since(c.connectedAt)), 1)
 }
 
 func (c *client) granted(e *codec.Event) {
 	symbol, ok := c.loop.swarm.bySymbol[e.Symbol]
 	if !ok {
-		symbol = -1 // of somebody else, under a pattern
+		symbol = -1 // of a file, or of somebody else under a pattern
+		c.loop.swarm.names.Store(e.ID, strings.Clone(e.Symbol))
 	}
 	at := -1
 	for i := range c.subs {
@@ -563,17 +588,41 @@ func (c *client) granted(e *codec.Event) {
 // fault tells of a violation.
 func (c *client) fault(check string, f *follower, got, want string) {
 	v := Violation{Check: check, Client: c.no, Got: got, Want: want}
+	v.Channel = c.channel.String()
 	if f != nil {
-		v.Symbol, v.Channel = c.loop.swarm.name(f.symbol), c.channel.String()
+		v.Symbol = c.loop.swarm.name(f)
+	} else {
+		v.Symbol = c.watched()
 	}
 	c.loop.swarm.faults.add(v)
 }
 
-func (s *swarm) name(symbol int32) string {
-	if symbol < 0 {
-		return "?"
+// watched names what the client follows, of which a violation of its connection
+// or its counts is.
+func (c *client) watched() string {
+	name, n := "", len(c.subs)
+	switch {
+	case n > 0:
+		name = c.loop.swarm.name(&c.subs[0])
+	case c.watch == nil:
+		return "*"
+	default:
+		name, n = c.loop.swarm.symbols[c.watch[0]], len(c.watch)
 	}
-	return s.symbols[symbol]
+	if n > 1 {
+		name += fmt.Sprintf(" and %d more", n-1)
+	}
+	return name
+}
+
+func (s *swarm) name(f *follower) string {
+	if f.symbol >= 0 {
+		return s.symbols[f.symbol]
+	}
+	if name, ok := s.names.Load(f.id); ok {
+		return name.(string)
+	}
+	return "?"
 }
 
 // sleeps have a reader not read for a while.
@@ -614,7 +663,7 @@ func (c *client) timer(now time.Time) {
 	}
 }
 
-// behave begins what the group does besides reading, once the swarm is warm.
+// behave begins what the group does besides reading.
 func (c *client) behave() {
 	switch c.group.Does.Kind {
 	case "stalls":

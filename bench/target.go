@@ -3,6 +3,7 @@ package bench
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -33,12 +34,23 @@ func (t *Target) Lacks(s *Scenario) []string {
 	return slices.DeleteFunc(s.Features(), func(f string) bool { return slices.Contains(t.Has, f) })
 }
 
+// Supports says what of the scenario the target lacks, as [ErrUnsupported].
+func (t *Target) Supports(s *Scenario) error {
+	if lacks := t.Lacks(s); len(lacks) > 0 {
+		return fmt.Errorf("%w: %s has no %s, which the scenario %s needs", ErrUnsupported, t.Name, strings.Join(lacks, ", "), s.Name)
+	}
+	return nil
+}
+
 // StartOptions are what a target is started with.
 type StartOptions struct {
 	Scenario *Scenario
 	Dir      string // for sockets and files, removed afterwards
-	Cores    []int  // of all its processes
-	Kafka    bool   // take ticks from Kafka, not from an inlet
+	Cores    []int  // of the gateway
+	// Of the other processes, if it has them.
+	BrokerCores, FeedCores []int
+
+	Kafka bool // take ticks from Kafka, not from an inlet
 }
 
 // Instance is a running target.
@@ -76,6 +88,9 @@ func (in *Instance) usage() (map[string]Usage, error) {
 
 // Add makes a process part of the instance.
 func (in *Instance) Add(p *Process) { in.processes = append(in.processes, p) }
+
+// GatewayProcess is what a target calls the process that clients are at.
+const GatewayProcess = "gateway"
 
 // Process is a child that says on its standard output when it is ready.
 type Process struct {
@@ -232,20 +247,16 @@ func (o *TickgateOptions) start(ctx context.Context, so *StartOptions) (_ *Insta
 	}
 	if so.Kafka {
 		if in.Brokers = o.Brokers; in.Brokers == "" {
-			p, got, err := StartProcess(ctx, "broker", so.Cores, o.Broker, o.Env, `^listening (\S+)`)
+			p, got, err := StartProcess(ctx, "broker", so.BrokerCores, o.Broker, o.Env, `^listening (\S+)`)
 			if err != nil {
 				return nil, err
 			}
 			in.Add(p)
 			in.Brokers = got[0]
 		}
-		venue := so.Scenario.Market.Venue
-		if venue == "" {
-			venue = "binance"
-		}
 		in.RawTopic = fmt.Sprintf("raw.bench%d", time.Now().UnixMilli()) // what earlier runs left is not ours
-		p, _, err := StartProcess(ctx, "feed", so.Cores, []string{o.Binary, "feed", "--brokers", in.Brokers, "--admin", "127.0.0.1:0",
-			"--raw", venue + "=" + in.RawTopic, "--group", in.RawTopic}, o.Env, `(?:metrics|brokers)\s+(\S+)`)
+		p, _, err := StartProcess(ctx, "feed", so.FeedCores, []string{o.Binary, "feed", "--brokers", in.Brokers, "--admin", "127.0.0.1:0",
+			"--raw", cmp.Or(so.Scenario.Market.Venue, "binance") + "=" + in.RawTopic, "--group", in.RawTopic}, o.Env, `(?:metrics|brokers)\s+(\S+)`)
 		if err != nil {
 			return nil, err
 		}
@@ -255,7 +266,7 @@ func (o *TickgateOptions) start(ctx context.Context, so *StartOptions) (_ *Insta
 		in.Inlet = filepath.Join(so.Dir, "inlet")
 		serve = append(serve, "--bench-inlet", "unix:"+in.Inlet)
 	}
-	p, got, err := StartProcess(ctx, "gateway", so.Cores, append(serve, o.Args...), o.Env, `websocket\s+wss?://([^/\s]+)/`, `metrics\s+(http://[^/\s]+)/`)
+	p, got, err := StartProcess(ctx, GatewayProcess, so.Cores, append(serve, o.Args...), o.Env, `websocket\s+wss?://([^/\s]+)/`, `metrics\s+(http://[^/\s]+)/`)
 	if err != nil {
 		return nil, err
 	}

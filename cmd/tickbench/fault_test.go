@@ -5,12 +5,15 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"log/slog"
+	"net"
 	"net/netip"
 	"os"
 	"os/signal"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -40,7 +43,11 @@ func TestMain(m *testing.M) {
 	}
 	stop()
 	flag.Parse()
-	os.Exit(m.Run())
+	code := m.Run()
+	if binaryDir != "" {
+		_ = os.RemoveAll(binaryDir)
+	}
+	os.Exit(code)
 }
 
 // faultyGateway is the real gateway, whose dialect lies once in a while.
@@ -58,10 +65,44 @@ func faultyGateway(ctx context.Context, fault, inletPath string) error {
 	if err != nil {
 		return err
 	}
-	fmt.Println("listening", s.Addr())
+	addr := fmt.Sprint(s.Addr())
+	if fault == "closed reader" {
+		if addr, err = cutter(ctx, addr); err != nil {
+			return err
+		}
+	}
+	fmt.Println("listening", addr)
 	done := make(chan error, 1)
 	go func() { done <- in.Run(ctx) }()
 	return errors.Join(s.Run(ctx), <-done)
+}
+
+// cutter passes connections on to addr; it ends the first one after a while.
+func cutter(ctx context.Context, addr string) (string, error) {
+	l, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		return "", err
+	}
+	context.AfterFunc(ctx, func() { _ = l.Close() })
+	go func() {
+		for first := true; ; first = false {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			to, err := net.Dial("tcp4", addr)
+			if err != nil {
+				_ = c.Close()
+				continue
+			}
+			go func() { _, _ = io.Copy(c, to); _ = c.Close() }()
+			go func() { _, _ = io.Copy(to, c); _ = to.Close() }()
+			if first {
+				time.AfterFunc(500*time.Millisecond, func() { _ = c.Close() })
+			}
+		}
+	}()
+	return l.Addr().String(), nil
 }
 
 // liar spells what is not so, in one symbol, from its thirtieth tick on.
@@ -92,6 +133,8 @@ func (l *liar) AppendTrade(dst []byte, v codec.View, id uint32, symbol string, e
 		t.Trade.No++
 	case l.fault == "wrong total" && t.Trade.No == liarNo:
 		t.Volume = t.Volume.AddDecimal(codec.MustDecimal("0.0001"))
+	case l.fault == "wrong notional" && t.Trade.No == liarNo:
+		t.Notional = t.Notional.AddDecimal(codec.MustDecimal("0.0001"))
 	case l.fault == "repeated trade" && t.Trade.No == liarNo+1 && l.last != nil:
 		t = *l.last
 	case l.fault == "seq goes back" && t.Trade.No == liarNo:
@@ -115,12 +158,24 @@ func (l *liar) AppendState(dst []byte, c codec.Channel, v codec.View, id uint32,
 			s = l.kept
 		}
 	}
+	if id == liarID && l.fault == "wrong quote" && s.Seq >= liarNo {
+		lie := *s
+		lie.Quote.Bid = lie.Quote.Ask
+		s = &lie
+	}
 	if id == liarID && l.fault == "shrinking total" && s.Seq >= liarNo {
 		lie := *s
 		lie.Volume = codec.Total{}
 		s = &lie
 	}
 	return l.Dialect.AppendState(dst, c, v, id, symbol, s)
+}
+
+func (l *liar) BeginFrame(dst []byte, no uint64, sent int64) []byte {
+	if l.fault == "lost frame" && no >= liarNo {
+		no++
+	}
+	return l.Dialect.BeginFrame(dst, no, sent)
 }
 
 func (l *liar) AppendEvent(dst []byte, e *codec.Event) []byte {
@@ -188,7 +243,11 @@ func TestFaultsAreFound(t *testing.T) {
 		"none, sleeping":    {sleeping(), ""},
 		"skipped seq":       {trading(), bench.CheckGap},
 		"wrong total":       {trading(), bench.CheckTotal},
+		"wrong notional":    {trading(), bench.CheckTotal},
 		"shrinking total":   {watching(), bench.CheckTotal},
+		"wrong quote":       {watching(), bench.CheckFinal},
+		"lost frame":        {trading(), bench.CheckFrame},
+		"closed reader":     {trading(), bench.CheckOpen},
 		"lost drop notice":  {sleeping(), bench.CheckGap},
 		"stale final state": {watching(), bench.CheckFinal},
 		"repeated trade":    {trading(), bench.CheckRepeat},
@@ -223,10 +282,17 @@ func TestFaultsAreFound(t *testing.T) {
 				t.Fatalf("violations %v; want some of %s", r.Checks.Counts, tt.check)
 			}
 			at := slices.IndexFunc(r.Checks.Violations, func(v bench.Violation) bool { return v.Check == tt.check })
-			if v := r.Checks.Violations[at]; v.Got == "" || v.Want == "" || tt.check != bench.CheckLedger && v.Symbol == "" {
+			v := r.Checks.Violations[at]
+			text := v.String()
+			if v.Got == "" || v.Want == "" || v.Got == v.Want || v.Symbol == "" {
 				t.Errorf("%+v: want symbol and both values", v)
 			}
-			t.Log(r.Checks.Violations[at].String())
+			for _, part := range []string{tt.check, fmt.Sprintf("client %d", v.Client), v.Symbol, v.Got, v.Want} {
+				if !strings.Contains(text, part) {
+					t.Errorf("%s: no %q in it", text, part)
+				}
+			}
+			t.Log(text)
 		})
 	}
 }

@@ -2,9 +2,9 @@
 // that it keeps its promises meanwhile.
 //
 //	tickbench run SCENARIO        one load, or several times over, on one target or several
-//	tickbench scenarios           the loads that come with it
+//	tickbench scenarios [NAME]    the loads that come with it, or one as YAML
 //	tickbench compare A B         what changed beyond the noise
-//	tickbench report RESULT...    plots, in one HTML file that needs no network
+//	tickbench report RESULT...    plots, in one HTML file that needs no network; or Markdown
 //
 // It starts what it measures as processes of its own, on cores of their own.
 package main
@@ -76,8 +76,13 @@ func newRoot() *cobra.Command {
 		Short:         "Measure a gateway with thousands of clients, and check what it promises",
 		SilenceUsage:  true,
 		SilenceErrors: true,
-		Args:          cobra.NoArgs,
-		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				return fmt.Errorf("%w: unknown command %q", errUsage, args[0])
+			}
+			return nil
+		},
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	root.AddCommand(newRun(), newScenarios(), newCompare(), newReport(), newFloor(), newBroker())
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return fmt.Errorf("%w: %w", errUsage, err) })
@@ -86,19 +91,37 @@ func newRoot() *cobra.Command {
 
 func newScenarios() *cobra.Command {
 	return &cobra.Command{
-		Use:   "scenarios",
-		Short: "List the loads that come with tickbench",
-		Long:  "Lists the loads that come with tickbench. A load is a YAML file; bench/scenarios holds these, to begin one's own with.",
-		Args:  cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
+		Use:   "scenarios [NAME]",
+		Short: "List the loads that come with tickbench, or print one",
+		Long: `Lists the loads that come with tickbench: name, what it is about, and what a
+target needs for it. With a NAME it prints that load's YAML, to be saved, changed
+and run; bench/scenarios/README.md says what each field means.`,
+		Example: `  tickbench scenarios
+  tickbench scenarios cycle > mine.yaml && tickbench run ./mine.yaml`,
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) > 1 {
+				return fmt.Errorf("%w: scenarios takes one NAME", errUsage)
+			}
+			return nil
+		},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			out := cmd.OutOrStdout()
+			if len(args) == 1 {
+				b, err := bench.ScenarioYAML(args[0])
+				if err != nil {
+					return fmt.Errorf("%w: %w", errUsage, err)
+				}
+				_, err = out.Write(b)
+				return err
+			}
 			all, err := bench.Scenarios()
 			if err != nil {
 				return err
 			}
 			for _, s := range all {
-				fmt.Fprintf(cmd.OutOrStdout(), "%-14s %s\n", s.Name, s.About)
+				fmt.Fprintf(out, "%-14s %s\n", s.Name, s.About)
 				if need := s.Features(); len(need) > 0 {
-					fmt.Fprintf(cmd.OutOrStdout(), "%-14s needs: %s\n", "", strings.Join(need, ", "))
+					fmt.Fprintf(out, "%-14s needs: %s\n", "", strings.Join(need, ", "))
 				}
 			}
 			return nil

@@ -65,16 +65,19 @@ func printRun(out io.Writer, target string, r *bench.Run) {
 	spread("  gateway", r.Gateway)
 	spread("  wire", r.Wire)
 	if r.Negative > 0 {
-		line("", "%s ages below zero: the clocks differ", group(r.Negative))
+		line("", "%s ages below zero: the clock was set", group(r.Negative))
+	}
+	if r.Clamped > 0 {
+		line("", "%s times longer than can be measured (2 min)", group(r.Clamped))
 	}
 	if r.Seconds > 0 {
 		per := func(n uint64) string { return number(float64(n) / r.Seconds) }
 		line("a second", "%s made, %s delivered, %s merged, %s dropped, %s frames, %s MB", per(r.Made), per(r.Delivered), per(r.Merged), per(r.Dropped), per(r.Messages), number(float64(r.Bytes)/r.Seconds/1e6))
 		for _, name := range slices.Sorted(maps.Keys(r.Processes)) {
 			u := r.Processes[name]
-			line(name, "%s cores, %s MB, %s switches/s", number(u.CPU.Seconds()/r.Seconds), number(float64(u.RSS)/1e6), per(u.Voluntary+u.Involuntary))
+			line(name, "%s cores, %s MB (%s at the start), %s switches/s", number(u.CPU.Seconds()/r.Seconds), number(float64(u.RSS)/1e6), number(float64(u.RSSFirst)/1e6), per(u.Voluntary+u.Involuntary))
 		}
-		line("tickbench", "%s cores, %s MB, late by p99 %s ms, a look took p99 %s ms", number(r.Self.CPU.Seconds()/r.Seconds), number(float64(r.Self.RSS)/1e6), number(r.Lag.P99), number(r.Batch.P99))
+		line("tickbench", "%s cores, %s MB, late by p99 %s ms, a look took p99 %s ms, a ready socket waited p99 %s ms", number(r.Self.CPU.Seconds()/r.Seconds), number(float64(r.Self.RSS)/1e6), number(r.Lag.P99), number(r.Batch.P99), number(r.Wait.P99))
 	}
 	for _, m := range r.Metrics() {
 		switch m.Name {
@@ -84,6 +87,16 @@ func printRun(out io.Writer, target string, r *bench.Run) {
 	}
 	if f := r.Floor; f != nil {
 		line("the floor", "%s us a frame; %s times that", number(f.CPUPerFrame), number(f.Ratio))
+		if f.Cut > 0 {
+			line("", "of the first %s frames; %s had no room in the trace", group(f.Frames), group(f.Cut))
+		}
+	}
+	if s := r.Stall; s != nil {
+		if s.Settled {
+			line("stalled", "%s clients; %s s until they were sent nothing more; %s bytes unread (p50)", group(uint64(s.Clients)), number(s.Seconds), group(uint64(s.UnreadP50)))
+		} else {
+			line("stalled", "%s clients, which were still being sent to after %s s", group(uint64(s.Clients)), number(s.Seconds))
+		}
 	}
 	if s := r.Sleep; s != nil {
 		line("sleepers", "%d current after p50 %s, max %s bytes, %s ms; %d not", s.Clients-s.NotCurrent, group(s.BytesP50), group(s.BytesMax), number(s.WaitMaxMs), s.NotCurrent)

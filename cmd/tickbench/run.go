@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -18,6 +19,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"runtime/debug"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -35,6 +37,8 @@ type runSettings struct {
 	inlet       string
 	brokers     string
 	serverCores string
+	brokerCores string
+	feedCores   string
 	clientCores string
 	loops       int
 	tickgate    string
@@ -54,8 +58,10 @@ func newRun() *cobra.Command {
 		Short: "Run loads and check what clients are sent",
 		Long: `Runs loads: each is one that comes with tickbench (tickbench scenarios), or a YAML file.
 
-The target, and what it needs, is started on --server-cores, the clients are on
---client-cores. Several targets, or repeats, are run in turn (A, B, A, B, ...).
+The gateway is started on --server-cores, the clients are on --client-cores. With
+--inlet kafka so are a broker and a feed, on --broker-cores and --feed-cores. Several loads and targets are run in turn, as often as --repeats
+says (A, B, A, B, ...): whatever else the machine does meets all of them. Results
+are written after each run.
 
 Targets: tickgate               this project's gateway
          NAME=PATH              another build of it
@@ -66,6 +72,7 @@ Exit codes: 0 all is well, 1 something failed or a check found a violation,
 		Example: `  tickbench run fan-out
   tickbench run cycle --floor --repeats 5 --out cycle.json
   tickbench run conflated --target tickgate --target old=/tmp/tickgate --repeats 5 --out change
+  tickbench run calm stalled --repeats 7 --out stalled
   tickbench run watchlists --inlet kafka`,
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) == 0 {
@@ -77,11 +84,13 @@ Exit codes: 0 all is well, 1 something failed or a check found a violation,
 	}
 	f := cmd.Flags()
 	f.StringSliceVar(&s.targets, "target", []string{"tickgate"}, "`TARGET` to measure; may be given several times")
-	f.IntVar(&s.repeats, "repeats", 1, "how many times each target is run, in turn")
+	f.IntVar(&s.repeats, "repeats", 1, "how many times each load is run on each target, in turn")
 	f.StringVar(&s.inlet, "inlet", "unix", "how ticks come in: unix, past Kafka, or kafka, the whole way")
 	f.StringVar(&s.brokers, "brokers", "", "a Kafka that runs already, for --inlet kafka; one is started by default")
-	f.StringVar(&s.serverCores, "server-cores", defaultCores("0"), "cores of the target, such as 0 or 0,2; any leaves it to the kernel")
-	f.StringVar(&s.clientCores, "client-cores", defaultCores("1"), "cores of the clients")
+	f.StringVar(&s.serverCores, "server-cores", defaultCores(0), "cores of the gateway, such as 0 or 0,2; any leaves it to the kernel")
+	f.StringVar(&s.brokerCores, "broker-cores", "", "cores of a Kafka that is started; those of --server-cores by default")
+	f.StringVar(&s.feedCores, "feed-cores", "", "cores of the feed; those of --server-cores by default")
+	f.StringVar(&s.clientCores, "client-cores", defaultCores(1), "cores of the clients")
 	f.IntVar(&s.loops, "loops", 1, "event loops that the clients share")
 	f.StringVar(&s.tickgate, "tickgate", "", "`PATH` of tickgate; beside this program, or built, by default")
 	f.StringVar(&s.peers, "peers", "", "`PATH` of the peers' program; built from bench/peers by default")
@@ -96,16 +105,17 @@ Exit codes: 0 all is well, 1 something failed or a check found a violation,
 
 // defaultCores gives the target the first core and the clients the second, if
 // there are two.
-func defaultCores(which string) string {
-	if runtime.NumCPU() < 2 {
+func defaultCores(which int) string {
+	cores := bench.Cores()
+	if len(cores) < 2 {
 		return anyCore
 	}
-	return which
+	return strconv.Itoa(cores[which])
 }
 
 const anyCore = "any"
 
-// cores reads --server-cores or --client-cores.
+// cores reads --server-cores and those like it.
 func cores(flag, text string) (list []int, err error) {
 	if text == anyCore {
 		return nil, nil
@@ -114,6 +124,9 @@ func cores(flag, text string) (list []int, err error) {
 		n, err := strconv.Atoi(part)
 		if err != nil || n < 0 || n >= 1024 {
 			return nil, fmt.Errorf("%w: --%s %q: want numbers of cores, or %s", errUsage, flag, text, anyCore)
+		}
+		if !slices.Contains(bench.Cores(), n) {
+			return nil, fmt.Errorf("%w: --%s %q: this process may not run on core %d", errUsage, flag, text, n)
 		}
 		list = append(list, n)
 	}
@@ -132,6 +145,11 @@ func (s *runSettings) run(cmd *cobra.Command, names []string) error {
 				return fmt.Errorf("%w: the scenario %s replays a file: name it with --file", errUsage, scenario.Name)
 			}
 			scenario.Market.File = s.file
+		}
+		for _, other := range scenarios {
+			if other.Name == scenario.Name {
+				return fmt.Errorf("%w: two loads are called %s: give one another name", errUsage, scenario.Name)
+			}
 		}
 		scenarios = append(scenarios, scenario)
 	}
@@ -155,6 +173,14 @@ func (s *runSettings) run(cmd *cobra.Command, names []string) error {
 	if err != nil {
 		return err
 	}
+	broker, err := cores("broker-cores", cmp.Or(s.brokerCores, s.serverCores))
+	if err != nil {
+		return err
+	}
+	feed, err := cores("feed-cores", cmp.Or(s.feedCores, s.serverCores))
+	if err != nil {
+		return err
+	}
 	dir, err := os.MkdirTemp("", "tickbench-bin-")
 	if err != nil {
 		return err
@@ -166,6 +192,11 @@ func (s *runSettings) run(cmd *cobra.Command, names []string) error {
 		if err != nil {
 			return err
 		}
+		for _, other := range targets {
+			if other.Name == target.Name {
+				return fmt.Errorf("%w: two targets are called %s: name them apart, as in a=PATH and b=PATH", errUsage, target.Name)
+			}
+		}
 		targets = append(targets, target)
 	}
 	self, err := os.Executable()
@@ -174,7 +205,7 @@ func (s *runSettings) run(cmd *cobra.Command, names []string) error {
 	}
 	progress := newProgress(cmd.ErrOrStderr(), s.quiet)
 	o := bench.Options{
-		ServerCores: server, ClientCores: clients, Loops: s.loops, Seed: s.seed,
+		ServerCores: server, BrokerCores: broker, FeedCores: feed, ClientCores: clients, Loops: s.loops, Seed: s.seed,
 		Kafka: s.inlet == "kafka", KafkaSink: kafkaSink, Progress: progress.update,
 		Replay: s.replayer(dir),
 	}
@@ -183,83 +214,123 @@ func (s *runSettings) run(cmd *cobra.Command, names []string) error {
 	}
 	runtime.GOMAXPROCS(max(4, s.loops+3)) // loops, the schedule and the rest may share a core, not a Go processor
 	debug.SetGCPercent(400)
-	var failed error
-	var results []*bench.Result
-	for _, scenario := range scenarios {
-		list, err := s.measure(cmd, scenario, targets, o, progress)
-		results = append(results, list...)
-		switch {
-		case err == nil:
-		case cmd.Context().Err() != nil:
-			return err
-		case failed == nil || errors.Is(failed, errInvalid): // a fault outweighs a busy machine
+	return s.measure(cmd, scenarios, targets, o, progress)
+}
+
+// cell is a scenario on a target, and what its runs were.
+type cell struct {
+	scenario *bench.Scenario
+	target   *bench.Target
+	result   *bench.Result
+	over     bool // it cannot be run, or no more
+}
+
+// measure runs all scenarios on all targets in turn, as often as is asked for:
+// whatever else the machine does meets all of them. What was measured is written
+// after each run, so that what ends early is not for nothing.
+func (s *runSettings) measure(cmd *cobra.Command, scenarios []*bench.Scenario, targets []*bench.Target, o bench.Options, progress *progress) (failed error) {
+	out := cmd.OutOrStdout()
+	fail := func(err error) { // a fault outweighs what is missing, and that a busy machine
+		if failed == nil || errors.Is(failed, errInvalid) || errors.Is(failed, bench.ErrUnsupported) && !errors.Is(err, errInvalid) {
 			failed = err
 		}
 	}
-	if s.out == "" {
-		return failed
-	}
-	for _, r := range results {
-		path := s.out
-		if filepath.Ext(path) != ".json" {
-			if err := os.MkdirAll(path, 0o755); err != nil {
-				return err
-			}
-			path = filepath.Join(path, r.Scenario.Name+"-"+r.Target+".json")
-		}
-		if err := r.Write(path); err != nil {
-			return err
-		}
-		fmt.Fprintln(cmd.OutOrStdout(), "wrote", path)
-	}
-	return failed
-}
-
-// measure runs one scenario on all targets, in turn.
-func (s *runSettings) measure(cmd *cobra.Command, scenario *bench.Scenario, targets []*bench.Target, o bench.Options, progress *progress) (results []*bench.Result, failed error) {
-	out := cmd.OutOrStdout()
-	if len(targets) > 1 {
-		able := targets[:0:0]
+	var cells []*cell
+	for _, scenario := range scenarios {
+		able := 0
+		var lacking error
 		for _, t := range targets {
-			if lacks := t.Lacks(scenario); len(lacks) > 0 {
-				fmt.Fprintf(out, "%s on %s: unsupported: it has no %s\n", scenario.Name, t.Name, strings.Join(lacks, ", "))
+			c := &cell{scenario: scenario, target: t, result: &bench.Result{Version: bench.ResultVersion, Scenario: scenario, Target: t.Name, Features: t.Has, Commit: commit(),
+				Command: "tickbench " + strings.Join(os.Args[1:], " "), Started: time.Now().UTC().Truncate(time.Second), Machine: bench.ThisMachine()}}
+			cells = append(cells, c)
+			if err := t.Supports(scenario); err != nil {
+				fmt.Fprintf(out, "%s on %s: %v\n", scenario.Name, t.Name, err)
+				c.over, lacking = true, err
+				c.result.Unsupported = err.Error()
+				if err := s.write(c.result); err != nil { // so that a report can say so
+					return err
+				}
 				continue
 			}
-			able = append(able, t)
+			able++
 		}
-		targets = able
-	}
-	for _, t := range targets {
-		results = append(results, &bench.Result{Version: bench.ResultVersion, Scenario: scenario, Target: t.Name, Commit: commit(),
-			Command: "tickbench " + strings.Join(os.Args[1:], " "), Started: time.Now().UTC().Truncate(time.Second), Machine: bench.ThisMachine()})
+		if able == 0 {
+			fail(lacking)
+		}
 	}
 	for rep := range s.repeats {
-		for i, t := range targets {
-			progress.begin(fmt.Sprintf("%s on %s, %d of %d", scenario.Name, t.Name, rep+1, s.repeats))
-			r, err := bench.Do(cmd.Context(), scenario, t, o)
-			progress.end()
-			if err != nil {
-				return nil, fmt.Errorf("%s on %s: %w", scenario.Name, t.Name, err)
+		for _, c := range cells {
+			if c.over {
+				continue
 			}
-			results[i].Runs = append(results[i].Runs, r)
-			printRun(out, t.Name, r)
+			what := c.scenario.Name + " on " + c.target.Name
+			progress.begin(fmt.Sprintf("%s, %d of %d", what, rep+1, s.repeats))
+			r, err := bench.Do(cmd.Context(), c.scenario, c.target, o)
+			progress.end()
+			if cmd.Context().Err() != nil {
+				return errors.New("interrupted: the run under way counts for nothing; those before it are written if --out says where")
+			}
+			if err != nil {
+				c.over = true
+				fmt.Fprintf(out, "%s: %v\n", what, err)
+				fail(fmt.Errorf("%s: %w", what, err))
+				continue
+			}
+			c.result.Runs = append(c.result.Runs, r)
+			printRun(out, what, r)
 			var found uint64
 			for _, n := range r.Checks.Counts {
 				found += n
 			}
 			switch {
 			case found > 0:
-				failed = fmt.Errorf("%s on %s: %d violations", scenario.Name, t.Name, found)
-			case r.Invalid != "" && failed == nil:
-				failed = fmt.Errorf("%w: %s", errInvalid, r.Invalid)
+				fail(fmt.Errorf("%s: %d violations", what, found))
+			case r.Invalid != "":
+				fail(fmt.Errorf("%s: %w: %s", what, errInvalid, r.Invalid))
+			}
+			if err := s.write(c.result); err != nil {
+				return err
 			}
 		}
 	}
-	if len(results) > 0 && (s.repeats > 1 || len(targets) > 1) {
-		fmt.Fprintln(out, scenario.Name)
-		printMedians(out, results)
+	for _, scenario := range scenarios {
+		var results []*bench.Result
+		for _, c := range cells {
+			if c.scenario == scenario && len(c.result.Runs) > 0 {
+				results = append(results, c.result)
+			}
+		}
+		if len(results) > 1 || len(results) == 1 && s.repeats > 1 {
+			fmt.Fprintln(out, scenario.Name)
+			printMedians(out, results)
+		}
 	}
-	return results, failed
+	for _, c := range cells {
+		if s.out != "" && (len(c.result.Runs) > 0 || c.result.Unsupported != "") {
+			fmt.Fprintln(out, "wrote", s.path(c.result))
+		}
+	}
+	return failed
+}
+
+// path is where a result is written.
+func (s *runSettings) path(r *bench.Result) string {
+	if filepath.Ext(s.out) == ".json" {
+		return s.out
+	}
+	return filepath.Join(s.out, r.Scenario.Name+"-"+r.Target+".json")
+}
+
+func (s *runSettings) write(r *bench.Result) error {
+	if s.out == "" {
+		return nil
+	}
+	if filepath.Ext(s.out) != ".json" {
+		if err := os.MkdirAll(s.out, 0o755); err != nil {
+			return err
+		}
+	}
+	return r.Write(s.path(r))
 }
 
 // target makes a target of what --target says.
@@ -281,8 +352,9 @@ func (s *runSettings) target(ctx context.Context, text, dir string) (*bench.Targ
 		}
 		return p(binary), nil
 	}
-	if !other && name != "tickgate" {
-		return nil, fmt.Errorf("%w: --target %q: want tickgate, NAME=PATH, gws, centrifuge, centrifuge-batched or nats", errUsage, text)
+	_, isPeer := bench.Peers[name]
+	if !other && name != "tickgate" || !bench.IsName(name) || isPeer {
+		return nil, fmt.Errorf("%w: --target %q: want tickgate, gws, centrifuge, centrifuge-batched or nats, or NAME=PATH with another NAME of a-z, 0-9, - and _", errUsage, text)
 	}
 	if !other {
 		var err error
@@ -365,7 +437,11 @@ func commit() string {
 			return revision[:min(12, len(revision))] + dirty
 		}
 	}
-	b, err := exec.Command("git", "rev-parse", "--short=12", "HEAD").Output()
+	root, err := moduleRoot()
+	if err != nil {
+		return ""
+	}
+	b, err := exec.Command("git", "-C", root, "describe", "--always", "--abbrev=12", "--dirty=+", "--exclude=*").Output()
 	if err != nil {
 		return ""
 	}
@@ -402,11 +478,7 @@ func (s *runSettings) replayer(dir string) func(context.Context, string, string,
 		if err != nil {
 			return err
 		}
-		venue := m.Venue
-		if venue == "" {
-			venue = "binance"
-		}
-		cmd := exec.CommandContext(ctx, binary, "replay", "--brokers", brokers, "--topic", rawTopic, "--venue", venue, "--speed", strconv.FormatFloat(max(m.Speed, 1), 'f', -1, 64), m.File)
+		cmd := exec.CommandContext(ctx, binary, "replay", "--brokers", brokers, "--topic", rawTopic, "--venue", m.Venue, "--speed", strconv.FormatFloat(m.Speed, 'f', -1, 64), m.File)
 		b, err := cmd.CombinedOutput()
 		if ctx.Err() != nil {
 			return nil

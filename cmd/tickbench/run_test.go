@@ -1,16 +1,24 @@
 package main
 
 import (
+	"bufio"
 	"bytes"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
+	"time"
 
 	"tickgate/bench"
 )
+
+// binaryDir is where tickgateBinary built; TestMain removes it.
+var binaryDir string
 
 // tickgateBinary builds the gateway once for all tests.
 var tickgateBinary = sync.OnceValues(func() (string, error) {
@@ -18,6 +26,7 @@ var tickgateBinary = sync.OnceValues(func() (string, error) {
 	if err != nil {
 		return "", err
 	}
+	binaryDir = dir
 	path := filepath.Join(dir, "tickgate")
 	cmd := exec.Command("go", "build", "-o", path, "tickgate/cmd/tickgate")
 	if out, err := cmd.CombinedOutput(); err != nil {
@@ -70,18 +79,20 @@ func scenarioFile(t *testing.T, edit ...string) string {
 // connect; all checks hold. An invalid run (this machine is busy) is none that
 // failed.
 func TestRun(t *testing.T) {
+	core := strconv.Itoa(bench.Cores()[0])
 	for name, tt := range map[string]struct {
 		edit []string
 		args []string
 	}{
 		"inlet":         {nil, []string{"--floor"}},
-		"the whole way": {nil, []string{"--inlet", "kafka"}},
+		"the whole way": {nil, []string{"--inlet", "kafka", "--broker-cores", core, "--feed-cores", core}},
 		"TLS":           {[]string{"warm:", "tls: true\nwarm:"}, nil},
 		"memory": {[]string{"  - {count: 5, channel: ticker, encoding: json, every: 50ms, watch: {kind: random, count: 3}}\n", "",
 			"  - {count: 5, channel: quotes, watch: {kind: same, count: 2}, does: {kind: reconnects, per_second: 5}}\n", "",
 			"  - {count: 3, channel: ticker, watch: {kind: same, count: 2}, does: {kind: resubscribes, per_second: 20}}\n", "steps: [5, 10]\n"}, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			file := filepath.Join(t.TempDir(), "out.json")
 			out, code := tickbench(t, append([]string{"run", scenarioFile(t, tt.edit...), "--out", file}, tt.args...)...)
 			if code != 0 && code != exitInvalid {
@@ -111,24 +122,142 @@ func TestRun(t *testing.T) {
 	}
 }
 
+// TestScenarios: a load is printed as it can be run.
+func TestScenarios(t *testing.T) {
+	if out, code := tickbench(t, "scenarios"); code != 0 || !strings.Contains(out, "stalled ") || !strings.Contains(out, "needs: batching") {
+		t.Errorf("exit %d\n%s", code, out)
+	}
+	out, code := tickbench(t, "scenarios", "watchlists")
+	if s, err := bench.ParseScenario([]byte(out)); code != 0 || err != nil || s.Name != "watchlists" {
+		t.Errorf("exit %d, %v\n%s", code, err, out)
+	}
+}
+
 // TestFigures: two results are compared and drawn.
 func TestFigures(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
-	out, code := tickbench(t, "run", scenarioFile(t, "measure: 1s", "measure: 300ms", "warm: 200ms", "warm: 50ms"), "--target", "tickgate", "--target", "tickgate", "--repeats", "2",
-		"--out", dir)
-	if code != 0 && code != exitInvalid || !strings.Contains(out, "medians") {
+	binary, err := tickgateBinary()
+	if err != nil {
+		t.Fatal(err)
+	}
+	short := []string{"measure: 1s", "measure: 300ms", "warm: 200ms", "warm: 50ms"}
+	out, code := tickbench(t, "run", scenarioFile(t, short...), scenarioFile(t, append(short, "name: small", "name: other")...),
+		"--target", "old="+binary, "--target", "new="+binary, "--target", "gws", "--peers", "/bin/true", "--repeats", "2", "--out", dir)
+	if code != 0 && code != exitInvalid || strings.Count(out, "medians") != 2 {
 		t.Fatalf("exit %d\n%s", code, out)
 	}
-	file := filepath.Join(dir, "small-tickgate.json")
-	if out, code := tickbench(t, "compare", file, file); code != 0 && !strings.Contains(out, "no valid run") {
+	// In turn: whatever this machine does meanwhile meets all of them.
+	at := 0
+	for _, want := range []string{"small on old, 1 of 2", "small on new, 1", "other on old, 1", "other on new, 1", "small on old, 2 of 2", "small on new, 2", "other on old, 2", "other on new, 2"} {
+		n := strings.Index(out[at:], want)
+		if n < 0 {
+			t.Fatalf("no %q behind the one before\n%s", want, out)
+		}
+		at += n
+	}
+	file := filepath.Join(dir, "small-old.json")
+	if out, code := tickbench(t, "compare", file, filepath.Join(dir, "small-new.json")); code != 0 && !strings.Contains(out, "no valid run") {
 		t.Errorf("compare: exit %d\n%s", code, out)
+	}
+	other := filepath.Join(dir, "other-new.json")
+	if out, code := tickbench(t, "compare", file, other); code != exitUsage || !strings.Contains(out, "--across") {
+		t.Errorf("compare of two scenarios: exit %d; want usage\n%s", code, out)
+	}
+	if out, code := tickbench(t, "compare", "--across", file, other); code != 0 && !strings.Contains(out, "no valid run") {
+		t.Errorf("compare across: exit %d\n%s", code, out)
 	}
 	html := filepath.Join(dir, "r.html")
 	if out, code := tickbench(t, "report", file, "--out", html); code != 0 {
 		t.Errorf("report: exit %d\n%s", code, out)
 	}
+	lacking := filepath.Join(dir, "small-gws.json")
+	if out, code := tickbench(t, "report", "--markdown", file, lacking); code != 0 || !strings.Contains(out, "| old | ") || !strings.Contains(out, "| gws | unsupported |") || !strings.Contains(out, "cannot conflate") {
+		t.Errorf("report: exit %d\n%s", code, out)
+	}
+	if out, code := tickbench(t, "compare", file, lacking); code != 1 || !strings.Contains(out, "gws has no") {
+		t.Errorf("compare: exit %d\n%s", code, out)
+	}
 	if b, err := os.ReadFile(html); err != nil || !bytes.Contains(b, []byte("<svg")) {
 		t.Errorf("the report has no plot: %v", err)
+	}
+}
+
+// TestCompareExit: what is worse beyond the noise fails when asked to, and only
+// then; so does a result with violations.
+func TestCompareExit(t *testing.T) {
+	dir := t.TempDir()
+	write := func(name string, age float64, violations uint64) string {
+		r := &bench.Result{Version: bench.ResultVersion, Scenario: &bench.Scenario{Name: "x", About: "y"}, Target: name}
+		for i := range 7 {
+			run := &bench.Run{Seconds: 1, Delivered: 1000, Messages: 1000, Bytes: 5, Age: bench.Spread{Count: 1, P50: age + 0.01*float64(i), P99: 10}}
+			if violations > 0 {
+				run.Checks.Counts = map[string]uint64{bench.CheckGap: violations}
+			}
+			r.Runs = append(r.Runs, run)
+		}
+		path := filepath.Join(dir, name+".json")
+		if err := r.Write(path); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	fast, slow, liar := write("fast", 1, 0), write("slow", 2, 0), write("liar", 1, 3)
+	const flag = "--fail-on-regression"
+	for name, tt := range map[string]struct {
+		args []string
+		code int
+		want string
+	}{
+		"worse":           {[]string{fast, slow, flag}, 1, "a regression: 1 figures are worse"},
+		"worse, not told": {[]string{fast, slow}, 0, "worse"},
+		"better":          {[]string{slow, fast, flag}, 0, "better"},
+		"same":            {[]string{fast, fast, flag}, 0, "same"},
+		"violations":      {[]string{fast, liar, flag}, 1, "21 violations"},
+		"violations told": {[]string{fast, liar}, 0, "21 violations"},
+	} {
+		if out, code := tickbench(t, append([]string{"compare"}, tt.args...)...); code != tt.code || !strings.Contains(out, tt.want) {
+			t.Errorf("%s: exit %d, want %d and %q\n%s", name, code, tt.code, tt.want, out)
+		}
+	}
+}
+
+// TestInvalidExit: a tickbench that is held up while it measures says that its
+// figures tell nothing, and exits 4.
+func TestInvalidExit(t *testing.T) {
+	t.Parallel()
+	binary, err := tickgateBinary()
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(t.TempDir(), "out.json")
+	cmd := exec.CommandContext(t.Context(), os.Args[0], "run", scenarioFile(t), "--tickgate", binary, "--server-cores", "any", "--client-cores", "any", "--out", file)
+	cmd.Env = append(os.Environ(), "TICKBENCH_TEST_PROCESS=1")
+	var stdout, out bytes.Buffer
+	cmd.Stdout = &stdout
+	progress, err := cmd.StderrPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	lines := bufio.NewScanner(progress)
+	for lines.Scan() {
+		fmt.Fprintln(&out, lines.Text())
+		if strings.TrimSpace(lines.Text()) == "measuring" {
+			_ = cmd.Process.Signal(syscall.SIGSTOP)
+			time.Sleep(400 * time.Millisecond)
+			_ = cmd.Process.Signal(syscall.SIGCONT)
+		}
+	}
+	_ = cmd.Wait()
+	out.Write(stdout.Bytes())
+	if code := cmd.ProcessState.ExitCode(); code != exitInvalid || !strings.Contains(out.String(), "tickbench was the bottleneck") {
+		t.Fatalf("exit %d, want %d\n%s", code, exitInvalid, out.String())
+	}
+	if r, err := bench.ReadResult(file); err != nil || len(r.Valid()) != 0 || r.Runs[0].Lag.Max < 100 || r.Runs[0].Age.Max < 100 {
+		t.Errorf("%+v, %v; want an invalid run whose late ticks are old", r, err)
 	}
 }
 
@@ -147,18 +276,26 @@ func TestBadInput(t *testing.T) {
 		"unknown scenario": {[]string{"run", "no-such"}, exitUsage, "there are batches"},
 		"no such file":     {[]string{"run", "./no-such.yaml"}, exitUsage, "no such file"},
 		"unknown inlet":    {[]string{"run", "fan-out", "--inlet", "ftp"}, exitUsage, "unix or kafka"},
+		"no such core":     {[]string{"run", "fan-out", "--feed-cores", "1023"}, exitUsage, "core 1023"},
+		"a core's name":    {[]string{"run", "fan-out", "--broker-cores", "first"}, exitUsage, "--broker-cores"},
 		"unknown target":   {[]string{"run", "fan-out", "--target", "nginx"}, exitUsage, "want tickgate"},
 		"no repeats":       {[]string{"run", "fan-out", "--repeats", "0"}, exitUsage, "--repeats 0"},
+		"two of a name":    {[]string{"run", "fan-out", "fan-out"}, exitUsage, "two loads are called fan-out"},
+		"twice a target":   {[]string{"run", "fan-out", "--target", "tickgate", "--target", "tickgate"}, exitUsage, "two targets are called tickgate"},
+		"a target's path":  {[]string{"run", "fan-out", "--target", "../x=/bin/true"}, exitUsage, "NAME of a-z"},
+		"another's name":   {[]string{"run", "fan-out", "--target", "gws=/bin/true"}, exitUsage, "another NAME"},
+		"print what":       {[]string{"scenarios", "no-such"}, exitUsage, "there are batches"},
+		"print two":        {[]string{"scenarios", "fan-out", "open"}, exitUsage, "one NAME"},
 		"replay what":      {[]string{"run", "replay"}, exitUsage, "--file"},
 		"one file for two": {[]string{"run", "fan-out", "open", "--out", "x.json"}, exitUsage, "want a folder"},
 		"unsupported":      {[]string{"run", "conflated", "--target", "gws", "--peers", "/bin/true"}, exitUnsupported, "gws has no batching"},
 		"no such binary":   {[]string{"run", "fan-out", "--target", "old=/no/such/binary"}, 1, "no such file"},
 		"not a gateway":    {[]string{"run", "fan-out", "--target", "old=/bin/true"}, 1, "ended before it was ready"},
 		"compare one":      {[]string{"compare", "a.json"}, exitUsage, "two result files"},
-		"compare nothing":  {[]string{"compare", "/no/a.json", "/no/b.json"}, 1, "no such file"},
-		"no result":        {[]string{"report", notResult}, 1, "no result of tickbench"},
+		"compare nothing":  {[]string{"compare", "/no/a.json", "/no/b.json"}, exitUsage, "no such file"},
+		"no result":        {[]string{"report", notResult}, exitUsage, "no result of tickbench"},
 		"unknown flag":     {[]string{"run", "fan-out", "--fast"}, exitUsage, "unknown flag"},
-		"unknown command":  {[]string{"dance"}, 1, "unknown command"},
+		"unknown command":  {[]string{"dance"}, exitUsage, "unknown command"},
 	} {
 		out, code := tickbench(t, tt.args...)
 		if code != tt.code || !strings.Contains(out, tt.want) {

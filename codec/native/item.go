@@ -51,8 +51,13 @@ func (r *reader) textItems(l *codec.SymbolList, s *span) {
 			i = n + 1
 		} else {
 			i = 0
-			if binary.LittleEndian.Uint64(b[r.i+1:]) == symbolKey {
+			switch w := binary.LittleEndian.Uint64(b[r.i+1:]); {
+			case w == symbolKey:
 				i = r.usualItem(r.i, &it)
+			case w == epochKey|':'<<56:
+				i = sortedItem(b, r.i, &it)
+			case b[r.i] == '[':
+				i = listItem(b, r.i, &it)
 			}
 			if i == 0 {
 				i = r.textItem(r.i, &it)
@@ -237,6 +242,56 @@ func (r *reader) usualItem(from int, it *codec.SymbolItem) int {
 	r.spaceLeft -= spaces
 	it.Name, it.HasFrom, it.Epoch, it.Seq = name, true, int64(epoch), seq
 	return from + i + 1
+}
+
+// sortedItem reads {"epoch":1,"seq":2,"symbol":"BTCUSDT"}, as libraries write it
+// that sort keys, and listItem ["BTCUSDT",1,2]; both without space. They too do
+// nothing that textItem could not do. The first key has been looked at.
+func sortedItem(all []byte, from int, it *codec.SymbolItem) int {
+	b := all[from:]
+	if b[0] != '{' {
+		return 0
+	}
+	epoch, n := digits((*[digitsRoom]byte)(b[9:]))
+	i := 9 + epochDigits
+	if n != epochDigits || b[9] == '0' || binary.LittleEndian.Uint64(b[i:])<<8 != (','|(seqKey|':'<<40)<<8)<<8 {
+		return 0
+	}
+	i += 7
+	seq, n := digits((*[digitsRoom]byte)(b[i:]))
+	if n == 0 || n > 1 && b[i] == '0' {
+		return 0
+	}
+	if i += n; b[i] != ',' || binary.LittleEndian.Uint64(b[i+1:]) != symbolKey || b[i+9] != ':' || b[i+10] != '"' {
+		return 0
+	}
+	i += 11
+	n = i + nameRun((*[nameRoom]byte)(b[i:]))
+	if n == i || n > i+codec.SymbolBytesMax || b[n] != '"' || b[n+1] != '}' {
+		return 0
+	}
+	it.Name, it.HasFrom, it.Epoch, it.Seq = b[i:n], true, int64(epoch), seq
+	return from + n + 2
+}
+
+func listItem(all []byte, from int, it *codec.SymbolItem) int {
+	b := all[from:]
+	n := 2 + nameRun((*[nameRoom]byte)(b[2:]))
+	if b[1] != '"' || n == 2 || n > 2+codec.SymbolBytesMax || b[n] != '"' || b[n+1] != ',' {
+		return 0
+	}
+	name, i := b[2:n], n+2
+	epoch, n := digits((*[digitsRoom]byte)(b[i:]))
+	if n != epochDigits || b[i] == '0' || b[i+epochDigits] != ',' {
+		return 0
+	}
+	i += epochDigits + 1
+	seq, n := digits((*[digitsRoom]byte)(b[i:]))
+	if n == 0 || n > 1 && b[i] == '0' || b[i+n] != ']' {
+		return 0
+	}
+	it.Name, it.HasFrom, it.Epoch, it.Seq = name, true, int64(epoch), seq
+	return from + i + n + 1
 }
 
 // nameEnd is where the closing quote of a name or pattern that begins at i

@@ -15,7 +15,6 @@ import (
 	"time"
 
 	"github.com/HdrHistogram/hdrhistogram-go"
-	"golang.org/x/sys/unix"
 
 	"tickgate/codec"
 	"tickgate/codec/record"
@@ -196,8 +195,7 @@ func (s *source) run(ctx context.Context) error {
 			s.mu.Unlock()
 		}
 		if wait := due - time.Since(began); wait > 0 {
-			ts := unix.NsecToTimespec(int64(min(max(wait, sourceNap), sourceNapMax)))
-			_ = unix.Nanosleep(&ts, nil)
+			nap(min(max(wait, sourceNap), sourceNapMax))
 		}
 	}
 	return nil

@@ -198,11 +198,16 @@ func (l *loop) run() {
 	defer unix.Close(l.wakeFD)
 	var events [eventsMax]unix.EpollEvent
 	nextTimer := time.Now().Add(timerPeriod)
-	full := false       // the last look gave as many sockets as one can: there are more
-	var round time.Time // began with the first of a row of full looks
+	// When the last looks began that gave as many sockets as one can, which says
+	// that there are more. The kernel gives them in turn: one has waited since
+	// as many looks ago as all of them take.
+	var full []time.Time
 	for !l.done.Load() {
-		wait := int(timerPeriod / time.Millisecond)
-		n, err := unix.EpollWait(l.ep, events[:], wait)
+		n, err := readyNow(l.ep, &events)
+		if n == 0 && err == nil {
+			full = full[:0]
+			n, err = unix.EpollWait(l.ep, events[:], int(timerPeriod/time.Millisecond))
+		}
 		if err != nil && !errors.Is(err, unix.EINTR) {
 			panic("bench: epoll: " + err.Error()) // a descriptor of our own is wrong
 		}
@@ -223,14 +228,16 @@ func (l *loop) run() {
 				c.timer(began)
 			}
 		}
-		// A socket that was ready has waited for those before it, in this look
-		// and, if they were full, in the looks before.
-		if !full {
-			round = began
-		}
-		if full = n == eventsMax; n > 0 {
+		if n > 0 {
+			full = append(full, began)
+			if turn := len(l.clients)/eventsMax + 1; len(full) > turn {
+				full = append(full[:0], full[len(full)-turn:]...)
+			}
 			l.window.record(l.window.batch, int64(time.Since(began)), 1)
-			l.window.record(l.window.wait, int64(time.Since(round)), int64(n))
+			l.window.record(l.window.wait, int64(time.Since(full[0])), int64(n))
+		}
+		if n < eventsMax {
+			full = full[:0]
 		}
 	}
 }
@@ -364,7 +371,7 @@ func (c *client) readSome(b []byte) (int, error) {
 	if c.secure != nil {
 		return c.secure.read(b)
 	}
-	return unix.Read(c.fd, b)
+	return readNow(c.fd, b)
 }
 
 var errEnd = errors.New("the server closed the connection")

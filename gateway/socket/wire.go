@@ -53,7 +53,8 @@ type wire struct {
 	net.Conn // the same as tcp
 	tcp      *net.TCPConn
 	raw      syscall.RawConn
-	released func() // told once, when the connection is upgraded or closed
+	fd       uintptr // used by who holds mu and has seen that broken is nil: it is closed under mu
+	released func()  // told once, when the connection is upgraded or closed
 	once     sync.Once
 
 	switched atomic.Bool
@@ -76,14 +77,6 @@ type wire struct {
 	attempts     uint64 // write(2) calls
 	unsent       int    // at most so many bytes in the kernel have not been sent
 
-	// Arguments and results of write and queued, which are made once so that
-	// a write allocates nothing. Guarded by mu.
-	write   func(fd uintptr) bool
-	queued  func(fd uintptr)
-	out     []byte
-	outN    int
-	outErr  error
-	queuedN int
 }
 
 func newWire(c *net.TCPConn) (*wire, error) {
@@ -92,16 +85,12 @@ func newWire(c *net.TCPConn) (*wire, error) {
 		return nil, fmt.Errorf("socket: %w", err)
 	}
 	w := &wire{Conn: c, tcp: c, raw: raw}
-	w.write = func(fd uintptr) bool {
-		w.outN, w.outErr = WriteNow(fd, w.out)
-		return true
+	if err := raw.Control(func(fd uintptr) { w.fd = fd }); err != nil {
+		return nil, fmt.Errorf("socket: %w", err)
 	}
 	w.read = func(fd uintptr) bool {
 		w.inN, w.inErr = ReadNow(fd, w.in)
 		return true
-	}
-	w.queued = func(fd uintptr) {
-		w.queuedN, w.outErr = unix.IoctlGetInt(int(fd), unix.SIOCOUTQNSD)
 	}
 	return w, nil
 }
@@ -202,22 +191,17 @@ func (w *wire) Write(b []byte) (int, error) {
 
 // tryLocked gives b to the kernel and tells how much of it was taken.
 func (w *wire) tryLocked(b []byte) (int, error) {
-	w.out = b
 	w.attempts++
-	err := w.raw.Write(w.write)
-	w.out = nil
-	if err == nil {
-		err = w.outErr
-	}
+	n, err := WriteNow(w.fd, b)
 	if err == syscall.EAGAIN {
 		return 0, nil
 	}
 	if err != nil {
-		return 0, err
+		return 0, os.NewSyscallError("write", err)
 	}
-	w.taken += uint64(w.outN)
-	w.unsent += w.outN
-	return w.outN, nil
+	w.taken += uint64(n)
+	w.unsent += n
+	return n, nil
 }
 
 // breakLocked ends the connection: a stream with a hole in it is worth nothing.
@@ -283,8 +267,8 @@ func (w *wire) empty() bool {
 }
 
 func (w *wire) refreshUnsentLocked() {
-	if err := w.raw.Control(w.queued); err == nil && w.outErr == nil {
-		w.unsent = w.queuedN
+	if n, err := unix.IoctlGetInt(int(w.fd), unix.SIOCOUTQNSD); err == nil {
+		w.unsent = n
 	}
 }
 

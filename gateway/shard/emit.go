@@ -102,11 +102,7 @@ func (s *Shard) emitAll(se *Session) bool {
 		return s.emitEach(se)
 	}
 	for i, g := range se.groups {
-		// They have left the caches since this client's turn before. Asked for
-		// together they come together; one by one each would be waited for.
-		for _, at := range g.touched {
-			s.fetched += g.subs[at].cursor
-		}
+		s.fetch(g)
 		for _, at := range g.touched {
 			if !s.emit(g, &g.subs[at], 0) {
 				if se.ended {
@@ -122,6 +118,24 @@ func (s *Shard) emitAll(se *Session) bool {
 		g.touched = g.touched[:0]
 	}
 	return true
+}
+
+// fetch looks at what emit will need of the touched subscriptions, which has left
+// the processor's caches since this client's turn before: looked at together it
+// comes together, while emit would wait for one piece after another.
+func (s *Shard) fetch(g *group) {
+	seen := uint64(0)
+	for _, at := range g.touched {
+		sub := &g.subs[at]
+		t := s.topics[sub.topic]
+		seen += sub.cursor + t.heads[0]
+		if g.kind >= 0 && g.kind < len(t.spellings) {
+			if sp := &t.spellings[g.kind]; len(sp.rows) > 0 && len(sp.ends) > 0 {
+				seen += uint64(sp.rows[len(sp.rows)-1]) + uint64(sp.ends[len(sp.ends)-1])
+			}
+		}
+	}
+	s.fetched += seen
 }
 
 // emitEach looks at every subscription, from where it was cut off before.

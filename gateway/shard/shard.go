@@ -77,8 +77,11 @@ const (
 	tickPeriod = time.Second
 	tickParts  = 10
 
-	// phases spread the sessions of one cadence over its period.
-	phases = 8
+	// phases spread the sessions of one cadence over its period, as many as
+	// keep phaseMin between them: each wakes the shard, which costs as much as
+	// a frame.
+	phases   = 8
+	phaseMin = 2500 * time.Microsecond
 
 	// tradesChunk is how many trades are copied from a ring at a time.
 	tradesChunk = 64
@@ -482,12 +485,14 @@ func (g *group) match(changed []uint64) bool {
 
 // slotOf finds or makes the slot of a session's cadence.
 func (s *Shard) slotOf(period time.Duration, phase int) *slot {
+	most := int(min(phases, max(1, period/phaseMin)))
+	phase %= most
 	for _, sl := range s.slots {
 		if sl.period == period && sl.phase == phase {
 			return sl
 		}
 	}
-	next := s.now.Truncate(period).Add(period * time.Duration(phase) / phases)
+	next := s.now.Truncate(period).Add(period * time.Duration(phase) / time.Duration(most))
 	for !next.After(s.now) {
 		next = next.Add(period)
 	}

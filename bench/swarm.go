@@ -25,8 +25,10 @@ const (
 	// messageMax bounds a message of the server, whose length is not trusted.
 	messageMax = 16 << 20
 
-	// eventsMax is how many ready sockets one look gives.
-	eventsMax = 256
+	// eventsMax is how many ready sockets one look gives. Frames that a gateway
+	// sends to hundreds of clients at once are read in turn, which is no lag of
+	// ours: a look at few of them tells a slow loop from a long queue.
+	eventsMax = 32
 
 	// timerPeriod is how often clients that read slowly are served.
 	timerPeriod = 20 * time.Millisecond

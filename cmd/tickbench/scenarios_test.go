@@ -30,6 +30,7 @@ func small(s *bench.Scenario) *bench.Scenario {
 	for i := range s.Clients {
 		g := &s.Clients[i]
 		g.Count = min(max(3, g.Count/500), 10)
+		g.Every = min(g.Every, ms(50)) // so that updates come within Measure
 		if g.Watch.Kind != "all" {
 			g.Watch.Count = max(1, min(g.Watch.Count/10, m.Symbols))
 		}

@@ -34,9 +34,9 @@ type guard struct {
 	heldReady int
 }
 
-// heldMax bounds what is held, in parts of a message's most: besides it there
-// may be headers, and control frames between its fragments.
-const heldMax = 1.5
+// heldSpare is how much may be held besides a message's most: headers, and control
+// frames between its fragments. It is half of that.
+func (g *guard) heldSpare() int { return g.scan.messageMax / 2 }
 
 // Read passes on what may be passed on; p must have room for a header.
 func (g *guard) Read(p []byte) (int, error) {
@@ -121,7 +121,7 @@ func (g *guard) pass(dst, b []byte) []byte {
 	if len(dst) > whole {
 		g.held = append(g.held, dst[whole:]...)
 	}
-	if float64(len(g.held)-g.heldReady) > heldMax*float64(g.scan.messageMax) {
+	if len(g.held)-g.heldReady > g.scan.messageMax+g.heldSpare() {
 		g.reason = codec.CloseTooBig
 	}
 	switch {

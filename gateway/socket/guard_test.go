@@ -6,7 +6,6 @@ import (
 	"errors"
 	"io"
 	"net"
-	"net/http"
 	"slices"
 	"testing"
 	"time"
@@ -73,10 +72,6 @@ func FuzzGuard(f *testing.F) {
 		f.Add(b, uint16(400))
 	}
 	const messageMax = 64 << 10
-	request := &http.Request{Method: http.MethodGet, Header: http.Header{
-		"Connection": {"Upgrade"}, "Upgrade": {"websocket"},
-		"Sec-Websocket-Version": {"13"}, "Sec-Websocket-Key": {"dGhlIHNhbXBsZSBub25jZQ=="},
-	}}
 	run := func(t *testing.T, in []byte, n int) (seen []byte, reason codec.CloseReason, h *heard) {
 		g := &guard{in: &pieces{b: in, n: n}, s: &Socket{}, scan: scanner{messageMax: messageMax}}
 		h = &heard{}
@@ -88,7 +83,7 @@ func FuzzGuard(f *testing.F) {
 				t.Fatalf("%d bytes held", cap(g.held))
 			}
 			return n, err
-		}), writerFunc(func(p []byte) { seen = append(seen, p...) })), deskBufferBytes), request)
+		}), writerFunc(func(p []byte) { seen = append(seen, p...) })), deskBufferBytes), handshake())
 		if err != nil {
 			t.Fatal(err)
 		}

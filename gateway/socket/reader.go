@@ -143,7 +143,8 @@ func (r *readers) lookLocked(s *Socket) {
 	}
 }
 
-// done lets go of a socket that has nothing more to read, unless it has.
+// done lets go of a socket that has nothing more to read, unless it has. Who finds
+// it in the queue from then on can have it.
 func (r *readers) done(s *Socket) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -152,6 +153,7 @@ func (r *readers) done(s *Socket) bool {
 		return false
 	}
 	s.reads = readIdle
+	s.reading.Unlock()
 	return true
 }
 
@@ -269,9 +271,8 @@ func (d *desk) Read(p []byte) (int, error) {
 		if n > 0 || !errors.Is(err, errAgain) {
 			return n, err
 		}
-		if s := d.s; d.readers.done(s) {
+		if d.readers.done(d.s) {
 			d.s = nil
-			s.reading.Unlock()
 		}
 	}
 }

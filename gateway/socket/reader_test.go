@@ -115,3 +115,46 @@ func TestPause(t *testing.T) {
 		}
 	})
 }
+
+// Each message comes, however closely it follows the moment in which a desk lets
+// go of its socket.
+func TestNothingIsForgotten(t *testing.T) {
+	var got [8]atomic.Int64
+	s := serve(t, false, Options{MessagesPerSecond: Off, BytesPerSecond: Off, ReadsPerSecond: Off}, func(_ bool, b []byte) codec.CloseReason {
+		got[b[0]].Add(1)
+		return ""
+	})
+	var clients sync.WaitGroup
+	for i := range got {
+		p, _ := s.dial(t, 0)
+		clients.Go(func() {
+			for n := range int64(4000) {
+				p.send(0x82, []byte{byte(i)})
+				for until := time.Now().Add(5 * time.Second); got[i].Load() <= n; runtime.Gosched() {
+					if time.Now().After(until) {
+						t.Errorf("client %d: message %d has not come", i, n)
+						return
+					}
+				}
+			}
+		})
+	}
+	clients.Wait()
+}
+
+// A socket that a desk has let go of can be had at once by who is told of it:
+// else that one would take it for one that is being seen out, and nobody would
+// read it again.
+func TestLetGoIsWhole(t *testing.T) {
+	r := &readers{}
+	for state, want := range map[readState]bool{readBusy: true, readAgain: false} {
+		s := &Socket{reads: state}
+		s.reading.Lock()
+		if got := r.done(s); got != want {
+			t.Errorf("done in state %d: %v, want %v", state, got, want)
+		}
+		if free := s.reading.TryLock(); free != want {
+			t.Errorf("after done in state %d the socket can be read: %v, want %v", state, free, want)
+		}
+	}
+}

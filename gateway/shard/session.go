@@ -423,11 +423,11 @@ func (s *Shard) drop(g *group, sub *subscription) {
 
 // dropAll ends those subscriptions of a session that are chosen, and tells how
 // many they were.
-func (s *Shard) dropAll(se *Session, chosen func(*group, *subscription) bool) (n uint64) {
+func (s *Shard) dropAll(se *Session, chosen func(*subscription) bool) (n uint64) {
 	for _, g := range se.groups {
 		before := n
 		for i := range g.subs {
-			if sub := &g.subs[i]; chosen(g, sub) {
+			if sub := &g.subs[i]; chosen(sub) {
 				s.drop(g, sub)
 				n++
 			}
@@ -589,7 +589,7 @@ func (se *Session) keepNamed(s *Shard) (n uint64) {
 	if len(se.hopes) == 0 {
 		delete(s.hoping, se)
 	}
-	return s.dropAll(se, func(_ *group, sub *subscription) bool { return sub.flags&named == 0 })
+	return s.dropAll(se, func(sub *subscription) bool { return sub.flags&named == 0 })
 }
 
 // end ends a session for good.
@@ -599,7 +599,7 @@ func (s *Shard) end(se *Session, reason codec.CloseReason) {
 	}
 	se.ended = true
 	se.conn.Close(reason)
-	s.dropAll(se, func(*group, *subscription) bool { return true })
+	s.dropAll(se, func(*subscription) bool { return true })
 	se.counts.Dropped += se.afloat
 	se.counts.Delivered -= se.afloat
 	s.stats.live.Ledger.Dropped += se.afloat

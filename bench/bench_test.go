@@ -520,7 +520,7 @@ func TestHolds(t *testing.T) {
 		t.Fatal(err)
 	}
 	state := &s.states[0]
-	right := follower{seq: state.Seq, trades: state.Trades, volume: state.Volume, notional: state.Notional, price: state.Last.Price, quote: quotedOf(&state.Quote), day: rangedOf(&state.Day)}
+	right := follower{seq: state.Seq, trades: state.Trades, volume: state.Volume, notional: state.Notional, price: state.Last.Price, wide: &wide{quotedOf(&state.Quote), rangedOf(&state.Day)}}
 	for name, tt := range map[string]struct {
 		channel codec.Channel
 		view    codec.View
@@ -534,16 +534,17 @@ func TestHolds(t *testing.T) {
 		"trades":            {codec.ChannelTicker, codec.ViewAll, func(f *follower) { f.trades++ }, "1"},
 		"volume":            {codec.ChannelTicker, codec.ViewAll, func(f *follower) { f.volume = f.volume.AddDecimal(d("1")) }, state.Volume.String()},
 		"notional":          {codec.ChannelTicker, codec.ViewAll, func(f *follower) { f.notional = codec.Total{} }, state.Notional.String()},
-		"ask":               {codec.ChannelTicker, codec.ViewAll, func(f *follower) { f.quote.ask = d("7") }, "ask " + state.Quote.Ask.String()},
-		"high":              {codec.ChannelTicker, codec.ViewAll, func(f *follower) { f.day.high = d("7") }, "day"},
-		"another day":       {codec.ChannelTicker, codec.ViewAll, func(f *follower) { f.day.number++ }, ""},
-		"ask not asked for": {codec.ChannelTicker, codec.ViewLast, func(f *follower) { f.quote.ask = d("7") }, ""},
+		"ask":               {codec.ChannelTicker, codec.ViewAll, func(f *follower) { f.wide.quote.ask = d("7") }, "ask " + state.Quote.Ask.String()},
+		"high":              {codec.ChannelTicker, codec.ViewAll, func(f *follower) { f.wide.day.high = d("7") }, "day"},
+		"another day":       {codec.ChannelTicker, codec.ViewAll, func(f *follower) { f.wide.day.number++ }, ""},
+		"ask not asked for": {codec.ChannelTicker, codec.ViewLast, func(f *follower) { f.wide.quote.ask = d("7") }, ""},
 		"quote":             {codec.ChannelQuotes, codec.ViewQuote, func(f *follower) { f.no = state.QuoteNo - 1 }, "quote 1"},
-		"bid":               {codec.ChannelQuotes, codec.ViewQuote, func(f *follower) { f.no, f.quote.bid = state.QuoteNo, d("7") }, "bid " + state.Quote.Bid.String()},
+		"bid":               {codec.ChannelQuotes, codec.ViewQuote, func(f *follower) { f.no, f.wide.quote.bid = state.QuoteNo, d("7") }, "bid " + state.Quote.Bid.String()},
 		"right quote":       {codec.ChannelQuotes, codec.ViewQuote, func(f *follower) { f.no, f.price = state.QuoteNo, d("7") }, ""},
 		"trade":             {codec.ChannelTrades, codec.ViewLast, func(f *follower) { f.no = state.TradeNo - 1 }, "trade 1"},
 	} {
-		f := right
+		f, beyond := right, *right.wide
+		f.wide = &beyond
 		tt.change(&f)
 		got, want, ok := f.holds(tt.channel, tt.view, state)
 		if ok != (tt.want == "") || !strings.Contains(want, strings.TrimPrefix(tt.want, "price")) || got == want && !ok {

@@ -871,8 +871,8 @@ func (r *runner) finals() func(f *follower) (*codec.State, bool) {
 					}
 				}
 				if c.channel != codec.ChannelTrades && f.seq >= have.Quote.Seq && view&codec.ViewQuote != 0 {
-					q := &have.Quote
-					q.Seq, q.Bid, q.BidSize, q.Ask, q.AskSize = f.seq, f.quote.bid, f.quote.bidSize, f.quote.ask, f.quote.askSize
+					q, held := &have.Quote, f.beyond().quote
+					q.Seq, q.Bid, q.BidSize, q.Ask, q.AskSize = f.seq, held.bid, held.bidSize, held.ask, held.askSize
 				}
 				switch c.channel {
 				case codec.ChannelTrades:
@@ -881,8 +881,8 @@ func (r *runner) finals() func(f *follower) (*codec.State, bool) {
 					have.QuoteNo = max(have.QuoteNo, f.no)
 				default:
 					if f.seq >= have.Seq && view&codec.ViewDay != 0 {
-						d := &have.Day
-						d.Number, d.Open, d.High, d.Low = f.day.number, f.day.open, f.day.high, f.day.low
+						d, held := &have.Day, f.beyond().day
+						d.Number, d.Open, d.High, d.Low = held.number, held.open, held.high, held.low
 					}
 					have.Seq = max(have.Seq, f.seq)
 				}

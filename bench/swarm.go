@@ -874,20 +874,24 @@ func (c *client) lost(err error) {
 
 // idIndex finds a follower by topic id: open addressing, a power of two long.
 type idIndex struct {
-	keys []uint32 // id + 1; 0 is free
-	at   []int32
-	n    int
+	slots []idSlot
+	n     int
+}
+
+type idSlot struct {
+	key uint32 // id + 1; 0 is free
+	at  int32
 }
 
 func (x *idIndex) get(id uint32) (int32, bool) {
-	if len(x.keys) == 0 {
+	if len(x.slots) == 0 {
 		return 0, false
 	}
-	mask := uint32(len(x.keys) - 1)
+	mask := uint32(len(x.slots) - 1)
 	for i := id * 2654435761 & mask; ; i = (i + 1) & mask {
-		switch x.keys[i] {
+		switch x.slots[i].key {
 		case id + 1:
-			return x.at[i], true
+			return x.slots[i].at, true
 		case 0:
 			return 0, false
 		}
@@ -895,23 +899,23 @@ func (x *idIndex) get(id uint32) (int32, bool) {
 }
 
 func (x *idIndex) set(id uint32, at int32) {
-	if 2*(x.n+1) > len(x.keys) {
-		old := *x
-		size := max(8, 2*len(x.keys))
-		*x = idIndex{keys: make([]uint32, size), at: make([]int32, size)}
-		for i, k := range old.keys {
-			if k != 0 {
-				x.set(k-1, old.at[i])
+	if 2*(x.n+1) > len(x.slots) {
+		old := x.slots
+		*x = idIndex{slots: make([]idSlot, max(8, 2*len(old)))}
+		for _, s := range old {
+			if s.key != 0 {
+				x.set(s.key-1, s.at)
 			}
 		}
 	}
-	mask := uint32(len(x.keys) - 1)
+	mask := uint32(len(x.slots) - 1)
 	for i := id * 2654435761 & mask; ; i = (i + 1) & mask {
-		if x.keys[i] == 0 {
+		s := &x.slots[i]
+		if s.key == 0 {
 			x.n++
 		}
-		if x.keys[i] == 0 || x.keys[i] == id+1 {
-			x.keys[i], x.at[i] = id+1, at
+		if s.key == 0 || s.key == id+1 {
+			*s = idSlot{id + 1, at}
 			return
 		}
 	}

@@ -57,10 +57,12 @@ type readers struct {
 type readState uint8
 
 const (
-	readIdle   readState = iota
-	readQueued           // in the queue
-	readBusy             // a desk reads
-	readAgain            // a desk reads, and more has come meanwhile
+	readNot    readState = iota // not served yet: there is no handler
+	readIdle                    // nothing to read
+	readQueued                  // in the queue
+	readBusy                    // a desk reads
+	readAgain                   // a desk reads, and more has come meanwhile
+	readOver                    // seen out; for good
 )
 
 func newReaders(o *gws.ServerOption) (*readers, error) {
@@ -97,23 +99,33 @@ func (r *readers) run(ctx context.Context) {
 	_ = r.file.Close()
 }
 
-// add begins to look after a socket.
+// add begins to look after a socket, whose handler is set. Before that no desk
+// reads it, whatever happens to its wire.
 func (r *readers) add(s *Socket) error {
 	var err error
 	if e := s.wire.raw.Control(func(fd uintptr) {
-		s.fd = int(fd)
-		r.mu.Lock()
-		for s.fd >= len(r.sockets) {
-			r.sockets = append(r.sockets, make([]*Socket, max(64, len(r.sockets)))...)
+		if r.enter(s, int(fd)) {
+			err = unix.EpollCtl(r.fd, unix.EPOLL_CTL_ADD, int(fd), &unix.EpollEvent{
+				Events: unix.EPOLLIN | unix.EPOLLRDHUP | unix.EPOLLET&(1<<32-1), Fd: int32(fd)})
 		}
-		r.sockets[s.fd] = s
-		r.mu.Unlock()
-		err = unix.EpollCtl(r.fd, unix.EPOLL_CTL_ADD, s.fd, &unix.EpollEvent{
-			Events: unix.EPOLLIN | unix.EPOLLRDHUP | unix.EPOLLET&(1<<32-1), Fd: int32(s.fd)})
 	}); e != nil {
 		return e
 	}
 	return os.NewSyscallError("epoll_ctl", err)
+}
+
+// enter notes whose descriptor it is, unless that one has been seen out already.
+func (r *readers) enter(s *Socket, fd int) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if s.reads == readOver {
+		return false
+	}
+	for fd >= len(r.sockets) {
+		r.sockets = append(r.sockets, make([]*Socket, max(64, len(r.sockets)))...)
+	}
+	r.sockets[fd], s.fd, s.reads = s, fd, readIdle
+	return true
 }
 
 // remove ends that. The kernel forgets the descriptor when it is closed.
@@ -123,6 +135,7 @@ func (r *readers) remove(s *Socket) {
 	if s.fd < len(r.sockets) && r.sockets[s.fd] == s {
 		r.sockets[s.fd] = nil
 	}
+	s.reads = readOver
 }
 
 // look has a desk look at the socket.
@@ -169,6 +182,9 @@ func (r *readers) next(d *desk) *Socket {
 				r.queue = nil
 			} else {
 				r.more.Signal() // for the next one
+			}
+			if s.reads == readOver {
+				continue
 			}
 			s.reads = readBusy
 			return s

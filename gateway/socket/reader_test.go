@@ -1,6 +1,11 @@
 package socket
 
 import (
+	"bufio"
+	"context"
+	"io"
+	"net"
+	"net/http"
 	"runtime"
 	"strings"
 	"sync"
@@ -156,5 +161,81 @@ func TestLetGoIsWhole(t *testing.T) {
 		if free := s.reading.TryLock(); free != want {
 			t.Errorf("after done in state %d the socket can be read: %v, want %v", state, free, want)
 		}
+	}
+}
+
+// A client that sends its first command right behind its request and resets: its
+// wire breaks under the shard before the socket is served. Nobody reads the
+// command, for which there is no handler yet, and the socket ends when it is
+// served.
+func TestBrokenBeforeServed(t *testing.T) {
+	u, err := NewUpgrader(Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	sockets := make(chan *Socket, 1)
+	hs := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		so, err := u.Upgrade(w, r, "", false)
+		if err != nil {
+			t.Errorf("Upgrade: %v", err)
+		}
+		sockets <- so
+	})}
+	ctx, cancel := context.WithCancel(context.Background())
+	var running sync.WaitGroup
+	running.Go(func() { _ = hs.Serve(NewListener(l, nil, nil)) })
+	running.Go(func() { u.Run(ctx) })
+	defer running.Wait()
+	defer cancel()
+	defer func() { _ = hs.Close() }()
+
+	c, err := net.Dial("tcp", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, _ = io.WriteString(c, "GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"+
+		"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"+
+		string(clientFrame(0x82, []byte("first"))))
+	if resp, err := http.ReadResponse(bufio.NewReader(c), nil); err != nil || resp.StatusCode != 101 {
+		t.Fatalf("upgrade: %v, %v", resp, err)
+	}
+	so := <-sockets
+	if len(so.guard.early) == 0 {
+		t.Fatal("the command did not come with the request")
+	}
+	_ = c.(*net.TCPConn).SetLinger(0)
+	_ = c.Close()
+	for until := time.Now().Add(5 * time.Second); ; time.Sleep(time.Millisecond) {
+		if _, err := so.WriteFrame(payload(1, 100)); err != nil {
+			break
+		}
+		if time.Now().After(until) {
+			t.Fatal("the reset is not seen")
+		}
+	}
+	time.Sleep(20 * time.Millisecond) // for a desk to look
+	ended := make(chan codec.CloseReason, 1)
+	so.Serve(func(bool, []byte) codec.CloseReason {
+		t.Error("a message of a client that is gone")
+		return ""
+	}, nil, func(r codec.CloseReason) { ended <- r })
+	if r := <-ended; r != codec.CloseGone {
+		t.Errorf("ended as %q, want %q", r, codec.CloseGone)
+	}
+}
+
+// A socket that is seen out while it is being served is not kept.
+func TestServedTooLate(t *testing.T) {
+	r, s := &readers{}, &Socket{}
+	r.remove(s)
+	if r.enter(s, 7) || len(r.sockets) > 7 && r.sockets[7] != nil {
+		t.Error("a socket that has ended is looked after")
+	}
+	if r.lookLocked(s); len(r.queue) != 0 {
+		t.Error("a socket that has ended is to be read")
 	}
 }

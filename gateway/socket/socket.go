@@ -82,9 +82,11 @@ type Socket struct {
 	// Fixed by Serve.
 	handler Handler
 	again   func() // the client has read; may be nil
-	fd      int
 
-	reads  readState   // guarded by readers.mu
+	// Guarded by readers.mu.
+	fd    int
+	reads readState
+
 	paused atomic.Bool // the handler takes no more for now
 
 	// reading is held by the desk that reads, and for good by who sees the
@@ -494,7 +496,7 @@ func (s *Socket) Serve(h Handler, again func(), ended func(codec.CloseReason)) {
 		return
 	}
 	if err := s.readers.add(s); err != nil {
-		s.Close(codec.CloseGone)
+		s.Close(s.wire.ended())
 		return
 	}
 	s.readers.look(s) // something may have come before

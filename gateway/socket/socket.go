@@ -232,9 +232,9 @@ func (s *Socket) Flush() (done bool, err error) {
 	return done, err
 }
 
-// Tick is called about once a second with the time. It pings a client that is
-// being sent something and judges whether it lives; a reason means that the
-// socket must be closed.
+// Tick is called about once a second with the time. It tries what is left over,
+// pings a client that is being sent something and judges whether it lives; a
+// reason means that the socket must be closed.
 func (s *Socket) Tick(now time.Time) codec.CloseReason {
 	if began := s.messageBegan.Load(); began != 0 && now.Sub(started)-time.Duration(began) > s.options.MessageTimeMax {
 		return codec.CloseSlowMessage
@@ -259,6 +259,13 @@ func (s *Socket) Tick(now time.Time) codec.CloseReason {
 
 	if s.bytes != s.tickBytes {
 		s.quietAt = now
+	}
+	// A shard flushes for a frame of its own. What may be left over besides is a
+	// pong, a ping or new TLS keys, and there may be no more frame for long.
+	if !s.wire.empty() {
+		if done, _ := s.wire.flush(); done && s.owesPong { // an error has ended the wire
+			s.pongLocked()
+		}
 	}
 	if s.wire.empty() && !s.pinging && (s.bytes != s.confirmed || now.Sub(s.quietAt) >= idlePing) {
 		s.pingLocked()

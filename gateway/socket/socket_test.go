@@ -238,6 +238,65 @@ func TestPongSlot(t *testing.T) {
 	})
 }
 
+// A pong that the kernel did not take goes out although no frame follows: a
+// client that reads has it soon, and does not count as stalled.
+func TestPongLeftOver(t *testing.T) {
+	both(t, func(t *testing.T, useTLS bool) {
+		s := serve(t, useTLS, Options{StallMax: 2 * time.Second}, nil)
+		p, so := s.dial(t, 0)
+		if whole, err := so.WriteFrame(payload(1, 100)); !whole || err != nil {
+			t.Fatal(whole, err)
+		}
+		full := make([]int, 2)
+		if err := unix.Pipe2(full, unix.O_NONBLOCK); err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _, _ = unix.Close(full[0]), unix.Close(full[1]) }()
+		for err := error(nil); err == nil; {
+			_, err = unix.Write(full[1], make([]byte, 4096))
+		}
+		takes := func(fd uintptr) (was uintptr) {
+			so.wire.mu.Lock()
+			defer so.wire.mu.Unlock()
+			was, so.wire.fd = so.wire.fd, fd
+			return was
+		}
+		fd := takes(uintptr(full[1])) // a kernel that takes nothing
+		p.send(0x80|opPing, []byte("there?"))
+		for so.wire.empty() {
+			time.Sleep(time.Millisecond)
+		}
+		takes(fd)
+		got := make(chan string)
+		go func() {
+			for {
+				op, b, err := p.next()
+				if err != nil || op == opPong || op == opClose {
+					got <- string(b)
+					return
+				}
+			}
+		}()
+		now := time.Now()
+		for i := range 10 { // a shard that has nothing more to send
+			if r := so.Tick(now.Add(time.Duration(i) * time.Second)); r != "" {
+				t.Errorf("Tick = %q of a client that reads, after %d s", r, i)
+				so.Close(r)
+				break
+			}
+			time.Sleep(10 * time.Millisecond)
+		}
+		select {
+		case b := <-got:
+			if b != "there?" {
+				t.Errorf("got %q, want the pong", b)
+			}
+		case <-time.After(2 * time.Second):
+			t.Error("no pong")
+		}
+	})
+}
+
 // What a client must not send closes it with the reason, and what it may send
 // arrives.
 func TestInbound(t *testing.T) {

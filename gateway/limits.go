@@ -182,7 +182,7 @@ func newLimiter(l Limits) *limiter {
 // key is what counts as one address.
 func key(a netip.Addr) netip.Addr {
 	a = a.Unmap().WithZone("")
-	if a.Is6() {
+	if a.Is6() && !a.IsLoopback() {
 		p, err := a.Prefix(64) // a subscriber's own network
 		if err == nil {
 			return p.Addr()

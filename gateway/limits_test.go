@@ -11,7 +11,7 @@ import (
 
 func TestLimiterUpgrade(t *testing.T) {
 	office, other := netip.MustParseAddr("203.0.113.7"), netip.MustParseAddr("203.0.113.8")
-	loopback := netip.MustParseAddr("127.0.0.1")
+	loopback, loopback6 := netip.MustParseAddr("127.0.0.1"), netip.MustParseAddr("::1")
 	home := []netip.Addr{netip.MustParseAddr("2001:db8:1:2::a"), netip.MustParseAddr("2001:db8:1:2:ffff::b")}
 	type step struct {
 		addr   netip.Addr
@@ -29,6 +29,8 @@ func TestLimiterUpgrade(t *testing.T) {
 			[]step{{office, 0}, {netip.MustParseAddr("::ffff:203.0.113.7"), http.StatusTooManyRequests}}},
 		"loopback is not counted": {Limits{ConnectionsPerAddress: 1},
 			[]step{{loopback, 0}, {loopback, 0}, {loopback, 0}}},
+		"IPv6's neither": {Limits{ConnectionsPerAddress: 1},
+			[]step{{loopback6, 0}, {loopback6, 0}, {loopback6, 0}}},
 		"unless told": {Limits{ConnectionsPerAddress: 1, CountLoopback: true},
 			[]step{{loopback, 0}, {loopback, http.StatusTooManyRequests}}},
 		"off": {Limits{ConnectionsPerAddress: Off, Connections: Off, UpgradesPerSecond: Off},

@@ -214,7 +214,8 @@ func (l *limiter) forgetLocked(a netip.Addr, c *tally) {
 // connect admits a connection that has just been accepted; done is called once
 // when it is upgraded or closed. While all places are taken it waits, and so do
 // the next ones in the kernel: a storm of honest clients is served in turn, and
-// who only holds a place loses it by HandshakeTime.
+// who only holds a place loses it by HandshakeTime, or by the answer to what it
+// asked once places are few.
 func (l *limiter) connect(a netip.Addr, stop <-chan struct{}) (done func(), limit string) {
 	a = key(a)
 	l.mu.Lock()
@@ -241,6 +242,15 @@ func (l *limiter) connect(a netip.Addr, stop <-chan struct{}) (done func(), limi
 		<-l.pending
 		leave()
 	}, ""
+}
+
+// few tells whether half of the places are taken, of all or of the address.
+func (l *limiter) few(a netip.Addr) bool {
+	a = key(a)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	c := l.by[a]
+	return len(l.pending) > pendingMax/2 || c != nil && l.counted(a) && c.pending > pendingPerAddress/2
 }
 
 // A refusal is an upgrade that a limit forbids.

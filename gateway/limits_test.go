@@ -1,7 +1,10 @@
 package gateway
 
 import (
+	"bufio"
 	"fmt"
+	"io"
+	"net"
 	"net/http"
 	"net/netip"
 	"strings"
@@ -110,6 +113,45 @@ func TestLimiterConnect(t *testing.T) {
 	close(stop)
 	if _, limit := l.connect(one.Next().Next(), stop); limit != limitDraining {
 		t.Errorf("while stopping: %q, want %q", limit, limitDraining)
+	}
+}
+
+// Connections that are kept after an answer leave places for clients.
+func TestKeptConnectionsLeavePlaces(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct {
+		limits Limits
+		places int
+	}{
+		"in all":      {Limits{}, pendingMax},
+		"per address": {Limits{CountLoopback: true}, pendingPerAddress},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := run(t, Options{Limits: tt.limits})
+			kept := 0
+			for i := range tt.places {
+				c, err := net.Dial("tcp", r.Addr().String())
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer c.Close()
+				_ = c.SetDeadline(time.Now().Add(10 * time.Second))
+				fmt.Fprintf(c, "GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+				resp, err := http.ReadResponse(bufio.NewReader(c), nil)
+				if err != nil {
+					t.Fatalf("request %d: %v", i+1, err)
+				}
+				_, _ = io.Copy(io.Discard, resp.Body)
+				if !resp.Close {
+					kept++
+				}
+			}
+			if kept != tt.places/2 {
+				t.Errorf("%d connections are kept, want %d of %d", kept, tt.places/2, tt.places)
+			}
+			r.dial().next("welcome")
+		})
 	}
 }
 

@@ -146,7 +146,7 @@ func (s *Server) Sessions() int {
 func (s *Server) Run(ctx context.Context) error {
 	o := &s.options
 	clients := &http.Server{
-		Handler:           s.handler(),
+		Handler:           s.keepFew(s.handler()),
 		ReadHeaderTimeout: o.Limits.HandshakeTime,
 		ReadTimeout:       httpTime,
 		WriteTimeout:      httpTime,
@@ -238,6 +238,18 @@ func (s *Server) handler() http.Handler {
 	})
 	mux.Handle("/", s.options.Page)
 	return mux
+}
+
+// keepFew has a connection closed after its answer, not kept for the next request,
+// while places are getting few: kept ones hold theirs for up to httpIdle, and for
+// good if they ask again.
+func (s *Server) keepFew(h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if remote, _ := netip.ParseAddrPort(r.RemoteAddr); s.limiter.few(remote.Addr()) {
+			w.Header().Set("Connection", "close")
+		}
+		h.ServeHTTP(w, r)
+	})
 }
 
 func (s *Server) subprotocols() string {

@@ -75,6 +75,9 @@ func (g *guard) Read(p []byte) (int, error) {
 	}
 }
 
+// between tells that all that has been passed on is whole messages.
+func (g *guard) between() bool { return g.heldShown == g.heldReady }
+
 func (g *guard) fill(b []byte) (int, error) {
 	if len(g.early) > 0 {
 		n := copy(b, g.early)

@@ -33,6 +33,10 @@ const (
 	// readyMax is how many ready sockets one look gives.
 	readyMax = 128
 
+	// turnBytes is how much a desk reads from a socket before the others have
+	// their turn: one that always has more would keep it for good.
+	turnBytes = 64 << 10
+
 	// desksMin is so many that one can wait for sockets while another reads.
 	desksMin = 2
 )
@@ -170,6 +174,24 @@ func (r *readers) done(s *Socket) bool {
 	return true
 }
 
+// yield lets go of a socket that may have more to read, behind those that have
+// something to read as well.
+func (r *readers) yield(d *desk, s *Socket) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	s.reads = readIdle
+	s.reading.Unlock()
+	if !r.waiting { // if all desks are busy nobody has looked for a while
+		n, errno := poll(uintptr(r.fd), &d.events)
+		if errno != 0 {
+			panic("socket: looking for sockets: " + errno.Error())
+		}
+		r.enqueueLocked(d.events[:n])
+	}
+	r.lookLocked(s)
+	r.more.Signal()
+}
+
 // next waits for a socket to read; nil if there will be none.
 func (r *readers) next(d *desk) *Socket {
 	r.mu.Lock()
@@ -201,29 +223,27 @@ func (r *readers) next(d *desk) *Socket {
 		if err != nil && !r.closed {
 			panic("socket: waiting for sockets: " + err.Error()) // a descriptor of our own is wrong
 		}
-		for i := range n {
-			// One that was closed and whose number another one has since costs
-			// that one a look.
-			if fd := int(d.events[i].Fd); fd < len(r.sockets) && r.sockets[fd] != nil {
-				r.lookLocked(r.sockets[fd])
-			}
-		}
+		r.enqueueLocked(d.events[:n])
 	}
 	return nil
+}
+
+// enqueueLocked has desks look at the sockets that have something to read.
+func (r *readers) enqueueLocked(events []unix.EpollEvent) {
+	for i := range events {
+		// One that was closed and whose number another one has since costs that
+		// one a look.
+		if fd := int(events[i].Fd); fd < len(r.sockets) && r.sockets[fd] != nil {
+			r.lookLocked(r.sockets[fd])
+		}
+	}
 }
 
 // ready waits until sockets have something to read.
 func (r *readers) ready(events *[readyMax]unix.EpollEvent) (n int, err error) {
 	var errno syscall.Errno
 	err = r.raw.Read(func(fd uintptr) bool {
-		for {
-			var got uintptr
-			got, _, errno = syscall.RawSyscall6(syscall.SYS_EPOLL_PWAIT, fd, uintptr(unsafe.Pointer(events)), readyMax, 0, 0, 0)
-			if errno != syscall.EINTR {
-				n = int(got)
-				break
-			}
-		}
+		n, errno = poll(fd, events)
 		return errno != 0 || n > 0
 	})
 	if err == nil && errno != 0 {
@@ -232,11 +252,26 @@ func (r *readers) ready(events *[readyMax]unix.EpollEvent) (n int, err error) {
 	return n, err
 }
 
+// poll tells which sockets have something to read now.
+func poll(fd uintptr, events *[readyMax]unix.EpollEvent) (int, syscall.Errno) {
+	for {
+		n, _, errno := syscall.RawSyscall6(syscall.SYS_EPOLL_PWAIT, fd, uintptr(unsafe.Pointer(events)), readyMax, 0, 0, 0)
+		switch errno {
+		case 0:
+			return int(n), 0
+		case syscall.EINTR:
+		default:
+			return 0, errno
+		}
+	}
+}
+
 // desk is a goroutine that reads for one socket after another. To gws it is a
 // connection.
 type desk struct {
 	readers *readers
 	s       *Socket // nil: none at the moment
+	turn    int     // bytes read from it in this turn
 	events  [readyMax]unix.EpollEvent
 }
 
@@ -278,13 +313,19 @@ func (d *desk) Read(p []byte) (int, error) {
 			if !s.reading.TryLock() {
 				continue // it is being seen out
 			}
-			d.s = s
+			d.s, d.turn = s, 0
+		}
+		if d.turn >= turnBytes && d.s.guard.between() {
+			d.readers.yield(d, d.s)
+			d.s = nil
+			continue
 		}
 		n, err := 0, error(errAgain)
 		if !d.s.paused.Load() {
 			n, err = d.s.guard.Read(p)
 		}
 		if n > 0 || !errors.Is(err, errAgain) {
+			d.turn += n
 			return n, err
 		}
 		if d.readers.done(d.s) {

@@ -2,6 +2,7 @@ package socket
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"io"
 	"net"
@@ -238,4 +239,41 @@ func TestServedTooLate(t *testing.T) {
 	if r.lookLocked(s); len(r.queue) != 0 {
 		t.Error("a socket that has ended is to be read")
 	}
+}
+
+// Clients that always have more to be read, as many as there are desks, leave the
+// others their turn.
+func TestTurns(t *testing.T) {
+	both(t, func(t *testing.T, useTLS bool) {
+		s := serve(t, useTLS, Options{MessagesPerSecond: Off, BytesPerSecond: Off, ReadsPerSecond: Off}, nil)
+		other, _ := s.dial(t, 0)
+		stop := make(chan struct{})
+		var floods sync.WaitGroup
+		flood := bytes.Repeat(clientFrame(0x82, []byte("more")), 5000)
+		for range max(desksMin, runtime.GOMAXPROCS(0)) {
+			p, _ := s.dial(t, 0)
+			floods.Go(func() {
+				for {
+					select {
+					case <-stop:
+						return
+					default:
+						_, _ = p.conn.Write(flood)
+					}
+				}
+			})
+		}
+		time.Sleep(100 * time.Millisecond) // all desks are at it
+		for i := range 5 {
+			began := time.Now()
+			_ = other.tcp.SetReadDeadline(began.Add(3 * time.Second))
+			other.send(0x80|opPing, []byte("my turn?"))
+			if op, _, err := other.next(); op != opPong || err != nil {
+				t.Errorf("ping %d: op %d, %v after %v", i, op, err, time.Since(began))
+				break
+			}
+		}
+		close(stop)
+		floods.Wait()
+	})
 }

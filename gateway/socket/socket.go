@@ -55,6 +55,10 @@ const (
 	drainPollMin = 5 * time.Millisecond
 	drainPollMax = 100 * time.Millisecond
 
+	// scrapMax is how much a closing client may send in drainPollMin: to read
+	// one that floods as fast as it can would cost most of a core.
+	scrapMax = 128 << 10
+
 	// tickMin is the least time between two ticks: rates over less say little.
 	tickMin = 500 * time.Millisecond
 
@@ -451,9 +455,14 @@ func (s *Socket) finish() {
 	s.reading.Lock()
 	if !errors.Is(s.readErr, io.EOF) { // so that a client that still sends gets the reason and no RST
 		var scrap [512]byte
-		for {
-			if _, err := s.wire.Conn.Read(scrap[:]); err != nil {
+		for read := 0; ; {
+			n, err := s.wire.Conn.Read(scrap[:])
+			if err != nil {
 				break
+			}
+			if read += n; read >= scrapMax {
+				read = 0
+				time.Sleep(drainPollMin)
 			}
 		}
 	}

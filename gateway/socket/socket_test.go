@@ -526,6 +526,23 @@ func TestClose(t *testing.T) {
 			}
 			s.wantEnd(t, codec.CloseDraining)
 		})
+		t.Run("sends as fast as it can", func(t *testing.T) {
+			s := serve(t, useTLS, Options{}, nil)
+			p, so := s.dial(t, 0)
+			so.Close(codec.CloseTooFast)
+			sent, flood := 0, make([]byte, 64<<10)
+			for {
+				n, err := p.conn.Write(flood)
+				if sent += n; err != nil {
+					break
+				}
+			}
+			s.wantEnd(t, codec.CloseTooFast)
+			// In drainMax, and what the kernels hold.
+			if most := scrapMax*int(drainMax/drainPollMin) + 16<<20; sent > most {
+				t.Errorf("%d MiB were read of a client that is being closed, want at most %d", sent>>20, most>>20)
+			}
+		})
 	})
 }
 

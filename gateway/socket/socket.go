@@ -435,6 +435,9 @@ func (s *Socket) Close(reason codec.CloseReason) {
 	if s.reason != "" {
 		return
 	}
+	if reason == codec.CloseGone {
+		reason = s.wire.ended() // a shard whose write fails knows no better
+	}
 	s.reason = reason
 	s.closed.Store(true)
 	s.pong, s.owesPong = nil, false

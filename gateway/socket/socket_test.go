@@ -763,6 +763,27 @@ func TestVanishes(t *testing.T) {
 	})
 }
 
+// Who closes a socket because a write failed gives it the reason for which the
+// kernel gave up, whether that was the first to see it or who reads.
+func TestWriteFailsForAReason(t *testing.T) {
+	for name, tt := range map[string]struct {
+		err  error
+		want codec.CloseReason
+	}{
+		"timed out": {os.NewSyscallError("write", unix.ETIMEDOUT), codec.CloseDead},
+		"overrun":   {errOverrun, codec.CloseStalled},
+		"reset":     {os.NewSyscallError("write", unix.ECONNRESET), codec.CloseGone},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := &Socket{wire: &wire{broken: tt.err}}
+			s.out = s.wire
+			if s.Close(codec.CloseGone); s.reason != tt.want {
+				t.Errorf("closed as %q, want %q", s.reason, tt.want)
+			}
+		})
+	}
+}
+
 // A client that asks for new TLS keys gets them, by crypto/tls writing from the
 // reader's goroutine, and the frames around them stay whole.
 func TestKeyUpdates(t *testing.T) {

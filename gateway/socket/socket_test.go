@@ -526,6 +526,20 @@ func TestClose(t *testing.T) {
 			}
 			s.wantEnd(t, codec.CloseDraining)
 		})
+		t.Run("sends a little more", func(t *testing.T) {
+			s := serve(t, useTLS, Options{}, nil)
+			p, so := s.dial(t, 0)
+			so.Close(codec.CloseOverload)
+			for i := range 20 { // a reset would make the client's next write fail
+				if _, err := p.conn.Write(clientFrame(0x80|opText, make([]byte, 1000))); err != nil {
+					t.Errorf("message %d while it is being closed: %v", i, err)
+					break
+				}
+				time.Sleep(2 * time.Millisecond)
+			}
+			p.wantClose(codec.CloseOverload)
+			s.wantEnd(t, codec.CloseOverload)
+		})
 		t.Run("sends as fast as it can", func(t *testing.T) {
 			s := serve(t, useTLS, Options{}, nil)
 			p, so := s.dial(t, 0)

@@ -277,10 +277,12 @@ func (f *Follower) beats(recs []broker.Record) {
 				continue
 			}
 			s = &source{}
+			f.sources[id] = s
+		}
+		if s.beatAt.IsZero() { // also if its symbols' ticks came before
 			if v, ok := venue.Lookup(hb.Venue); ok {
 				s.silenceMax = v.MaxSilence
 			}
-			f.sources[id] = s
 		}
 		s.beat(now, &hb)
 	}

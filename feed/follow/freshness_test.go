@@ -6,6 +6,8 @@ import (
 
 	"tickgate/codec"
 	"tickgate/codec/record"
+	"tickgate/feed/broker"
+	"tickgate/feed/venue"
 )
 
 func TestJudge(t *testing.T) {
@@ -79,5 +81,39 @@ func TestBeat(t *testing.T) {
 	s.beat(now.Add(3*time.Second), &hb)
 	if !s.behind {
 		t.Error("a feed whose last message is old while others wait is not behind")
+	}
+}
+
+// TestSilentVenueIsStale: the venue's bound on silence counts whichever comes
+// first, a symbol's ticks or the heartbeats of its feed.
+func TestSilentVenueIsStale(t *testing.T) {
+	v, _ := venue.Lookup("binance")
+	for _, tickFirst := range []bool{false, true} {
+		board := &fakeBoard{seqs: map[string][]uint64{}, states: map[string][]string{}, loaded: map[string]bool{}}
+		f, err := New(Options{Client: new(broker.Client), Board: board})
+		if err != nil {
+			t.Fatal(err)
+		}
+		tp := &topic{symbol: "A", told: codec.StateLoading}
+		f.topics["ticks.A"] = tp
+		now := time.Now()
+		beat := func() {
+			hb := record.Heartbeat{Venue: "binance", Position: 9, End: 9, LastTime: 1, Time: 1}
+			f.beats([]broker.Record{{Value: record.AppendHeartbeat(nil, &hb)}})
+		}
+		if !tickFirst {
+			beat()
+		}
+		f.handle("ticks.A", 0, []broker.Record{{Value: record.Append(nil, &record.Record{Kind: codec.KindQuote, Symbol: "A", Venue: "binance",
+			Source: codec.Source{Epoch: 1, Offset: 1}, State: codec.State{Epoch: 1, Seq: 1}})}}, 1)
+		f.judgeOnce(now)
+		beat()
+		src := f.sources[tp.source]
+		later := now.Add(v.MaxSilence + time.Minute)
+		src.beatAt = later
+		f.judgeOnce(later)
+		if state, _ := board.last("A"); state != "stale: no word from the venue" {
+			t.Errorf("tick first %v: %s after a venue was silent for longer than %v", tickFirst, state, v.MaxSilence)
+		}
 	}
 }

@@ -492,7 +492,10 @@ func (s *Shard) slotOf(period time.Duration, phase int) *slot {
 			return sl
 		}
 	}
-	next := s.now.Truncate(period).Add(period * time.Duration(phase) / time.Duration(most))
+	// Counted from when the shard began, and not by time.Time.Truncate: that
+	// is of the wall clock, and when it is set back nothing would be due.
+	after := s.now.Sub(s.began)
+	next := s.began.Add(after - after%period + period*time.Duration(phase)/time.Duration(most))
 	for !next.After(s.now) {
 		next = next.Add(period)
 	}

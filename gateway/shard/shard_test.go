@@ -3,6 +3,7 @@ package shard
 import (
 	"context"
 	"fmt"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -607,4 +608,20 @@ func TestSubscribingWhileNapping(t *testing.T) {
 		list := prompt.updates(t)
 		return list[len(list)-1].Seq == x.seq["A"]
 	})
+}
+
+// TestSlotsKeepMonotonicTime: a wall clock that is set back delays no slot.
+func TestSlotsKeepMonotonicTime(t *testing.T) {
+	x := newBench(t)
+	x.loaded("A")
+	x.subscribe(x.attach(&fakeConn{room: -1}), codec.ChannelTicker, time.Second, "A")
+	if err := x.shard.do(t.Context(), func() {
+		for _, sl := range x.shard.slots {
+			if !strings.Contains(sl.next.String(), " m=") {
+				t.Errorf("a slot is due at %v, which is of the wall clock", sl.next)
+			}
+		}
+	}); err != nil {
+		t.Fatal(err)
+	}
 }

@@ -298,6 +298,8 @@ func (s *Shard) emitTerms(g *group, sub *subscription, t *topic, ref uint64) (on
 		if !s.event(se, &codec.Event{Type: codec.EventReset, Channel: c, ID: t.ID, Symbol: t.Symbol, Epoch: v.State.Epoch}) {
 			return false, false
 		}
+		sub.epoch = t.epoch // told once, even if the frame ends here
+		sub.flags &^= lost | kept
 	}
 	if sub.flags&behind != 0 {
 		if !s.event(se, &codec.Event{Type: codec.EventBehind, Channel: c, ID: t.ID, Symbol: t.Symbol, Epoch: v.State.Epoch, Seq: v.State.Seq}) {
@@ -321,9 +323,10 @@ func (s *Shard) emitTerms(g *group, sub *subscription, t *topic, ref uint64) (on
 		sub.flags |= served
 		se.counts.Snapshots++
 		s.stats.live.Ledger.Snapshots++
-		if sub.epoch == 0 || c != codec.ChannelTrades { // else the ring serves from the cursor
+		if sub.flags&kept == 0 {
 			se.begin(sub, t.head(c))
 		}
+		sub.flags &^= kept
 	}
 	sub.epoch = t.epoch
 	return true, true

@@ -525,7 +525,7 @@ func (se *Session) resume(g *group, sub *subscription, t *topic, from *lateAsk) 
 		if whole {
 			sub.flags &^= snapshot
 		} else {
-			sub.flags |= lost | snapshot
+			sub.flags |= lost | kept | snapshot
 		}
 	}
 }

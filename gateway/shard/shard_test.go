@@ -429,6 +429,58 @@ func TestResume(t *testing.T) {
 	}
 }
 
+// TestResetThenSnapshotCutOff: a client that comes from another epoch, and whose
+// socket takes nothing after any of what it is told first, is told one reset, and
+// no trade that its snapshot has.
+func TestResetThenSnapshotCutOff(t *testing.T) {
+	b, err := board.New(board.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := New(b, Options{FrameMax: 1 << 10})
+	if err != nil {
+		t.Fatal(err)
+	}
+	x := &bench{t: t, board: b, shard: s, seq: map[string]uint64{}, total: map[string]codec.Total{}}
+	x.loaded("A")
+	s.now = time.Now()
+	for fill := range 90 { // bytes before, so that the frame ends after each event once
+		x.trade("A")
+		conn := &fakeConn{room: 0}
+		se := &Session{shard: s, conn: conn, dialect: native.MsgPack}
+		s.attach(se)
+		c := &codec.Command{Op: codec.OpSubscribe, Ref: 1, Channel: codec.ChannelTrades}
+		c.Symbols.Append(codec.SymbolItem{Name: []byte("A"), HasFrom: true, Seq: 2})
+		for range 5 {
+			s.tell(se, codec.Event{Type: codec.EventError, Why: strings.Repeat("x", 100+fill)})
+		}
+		s.carryOut(se, c, make(chan struct{}))
+		conn.allow(1) // the first frame is left over
+		s.round()
+		for range 3 {
+			x.trade("A")
+		}
+		conn.allow(-1)
+		s.watcher.Take(s.changed)
+		s.retry(se)
+		s.round()
+		list := conn.updates(t)
+		snapshot := uint64(0)
+		for i := range list {
+			switch u := &list[i]; {
+			case u.Type == codec.EventSnapshot:
+				snapshot = u.Seq
+			case u.Type == codec.EventTrade && u.Seq <= snapshot:
+				t.Fatalf("fill %d: trade %d after a snapshot of %d", fill, u.Seq, snapshot)
+			}
+		}
+		if n := count(list, codec.EventReset); n != 1 || snapshot == 0 {
+			t.Fatalf("fill %d: %d resets, snapshot %d", fill, n, snapshot)
+		}
+		s.end(se, codec.CloseGone)
+	}
+}
+
 func seqsTo(n uint64) (list []uint64) {
 	for i := range n {
 		list = append(list, i+1)

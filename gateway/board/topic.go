@@ -146,11 +146,15 @@ func (t *Topic) Trades(dst []codec.TradeEntry, from, to uint64) (n int, first ui
 	return n, first
 }
 
-// Resume finds the cursor on trades of a client that has seen seq: the first
-// entry after it. whole tells that nothing in between has left the ring.
-func (t *Topic) Resume(seq uint64) (cursor uint64, whole bool) {
+// Resume finds the cursor on trades of a client that has seen seq of an epoch:
+// the first entry after it, but at most head, which is how far the caller has
+// read. whole tells that nothing in between has left the ring.
+func (t *Topic) Resume(epoch int64, seq, head uint64) (cursor uint64, whole bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	if t.state.Epoch != epoch || t.oldest > head { // since the caller has read
+		return head, false
+	}
 	mask := uint64(len(t.ring) - 1)
 	lo, hi := t.oldest, t.heads.Trades
 	for lo < hi {

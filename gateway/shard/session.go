@@ -519,7 +519,7 @@ func (se *Session) resume(g *group, sub *subscription, t *topic, from *lateAsk) 
 		sub.flags &^= snapshot
 		sub.epoch = t.epoch
 	case g.terms.channel == codec.ChannelTrades:
-		cursor, whole := t.Resume(from.seq)
+		cursor, whole := t.Resume(from.epoch, from.seq, t.head(codec.ChannelTrades))
 		se.begin(sub, cursor)
 		sub.epoch = t.epoch
 		if whole {

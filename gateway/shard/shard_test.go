@@ -481,6 +481,80 @@ func TestResetThenSnapshotCutOff(t *testing.T) {
 	}
 }
 
+// readyConn is a socket before whose next frame something happens.
+type readyConn struct {
+	fakeConn
+	before func()
+}
+
+func (c *readyConn) Ready() bool {
+	if f := c.before; f != nil {
+		c.before = nil
+		f()
+	}
+	return c.fakeConn.Ready()
+}
+
+// TestResumeWhileTheBoardMovesOn: what is published between a shard's look at a
+// topic and a client's resume is not missed, nor counted before it is offered.
+func TestResumeWhileTheBoardMovesOn(t *testing.T) {
+	for name, tt := range map[string]struct {
+		before func(*bench)
+		check  func(t *testing.T, list []native.Update)
+	}{
+		"a new epoch": {
+			before: func(x *bench) {
+				tr := codec.Trade{No: 1, Seq: 1, Price: price, Size: size, Flags: codec.TradeOrdinary}
+				x.board.Publish(&record.Record{Kind: codec.KindTrade, Symbol: "A", Trade: tr, Source: codec.Source{Epoch: 2},
+					State: codec.State{Epoch: 2, Seq: 1, TradeNo: 1, Trades: 1, Last: tr}})
+			},
+			check: func(t *testing.T, list []native.Update) {
+				last := list[len(list)-1]
+				if last.Type != codec.EventTrade || last.Seq != 1 || count(list, codec.EventReset) != 1 {
+					t.Errorf("%d resets, and last came a %v of seq %d; want trade 1 of the new epoch", count(list, codec.EventReset), last.Type, last.Seq)
+				}
+			},
+		},
+		"more than a ring": {
+			before: func(x *bench) {
+				for range 20_000 {
+					x.trade("A")
+				}
+			},
+			check: func(t *testing.T, list []native.Update) {
+				told, first := uint64(0), uint64(0)
+				for i := range list {
+					if list[i].Type == codec.EventDrop {
+						told += list[i].Event.Count
+					}
+					if list[i].Type == codec.EventTrade && first == 0 {
+						first = list[i].Seq
+					}
+				}
+				// The snapshot was of seq 6: what came after it is told exactly.
+				if first != 6+told+1 {
+					t.Errorf("trade %d after a snapshot of 6, with %d told as dropped", first, told)
+				}
+			},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			x := newBench(t)
+			x.loaded("A")
+			for range 5 {
+				x.trade("A")
+			}
+			conn := &readyConn{fakeConn: fakeConn{room: -1}, before: func() { tt.before(x) }}
+			c := &codec.Command{Op: codec.OpSubscribe, Channel: codec.ChannelTrades}
+			c.Symbols.Append(codec.SymbolItem{Name: []byte("A"), HasFrom: true, Epoch: 1, Seq: 3})
+			x.do(x.attach(conn), c)
+			x.settled()
+			x.ledger()
+			tt.check(t, conn.updates(t))
+		})
+	}
+}
+
 func seqsTo(n uint64) (list []uint64) {
 	for i := range n {
 		list = append(list, i+1)

@@ -31,8 +31,9 @@ import (
 
 // Board is where records go. gateway/board fulfils it.
 type Board interface {
-	// Declare makes a topic that is loading.
-	Declare(symbol string)
+	// Declare makes a topic that is loading. begins says that it has just
+	// appeared, and is read from its first record.
+	Declare(symbol string, begins bool)
 	// Loaded says that a declared topic has no record yet.
 	Loaded(symbol string)
 	// Publish takes a record, unless it is not newer than the last one.
@@ -178,7 +179,7 @@ func (f *Follower) adopt(list []broker.TopicInfo) {
 			continue
 		}
 		f.topics[info.Name] = &topic{symbol: symbol, told: codec.StateLoading}
-		f.opts.Board.Declare(symbol)
+		f.opts.Board.Declare(symbol, f.listed)
 		start := broker.StartFirst
 		if !f.listed {
 			start = broker.StartBack(int64(f.opts.Ring))

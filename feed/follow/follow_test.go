@@ -25,9 +25,14 @@ type fakeBoard struct {
 	seqs   map[string][]uint64
 	states map[string][]string
 	loaded map[string]bool
+	begins map[string]bool
 }
 
-func (b *fakeBoard) Declare(string) {}
+func (b *fakeBoard) Declare(symbol string, begins bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.begins[symbol] = begins
+}
 
 func (b *fakeBoard) Loaded(symbol string) {
 	b.mu.Lock()
@@ -105,7 +110,7 @@ func TestFollow(t *testing.T) {
 	write("ticks.not-one", []byte("x")) // in lower case: no symbol
 	write(feed.HeartbeatTopic, beat())
 
-	board := &fakeBoard{seqs: map[string][]uint64{}, states: map[string][]string{}, loaded: map[string]bool{}}
+	board := &fakeBoard{seqs: map[string][]uint64{}, states: map[string][]string{}, loaded: map[string]bool{}, begins: map[string]bool{}}
 	f, err := New(Options{Client: client, Board: board, Logger: slog.New(slog.NewTextHandler(t.Output(), nil)), Discover: 50 * time.Millisecond})
 	if err != nil {
 		t.Fatal(err)
@@ -162,6 +167,9 @@ func TestFollow(t *testing.T) {
 	}
 	if !board.loaded["A"] || !board.loaded["LATE"] {
 		t.Errorf("loaded: %v", board.loaded)
+	}
+	if board.begins["A"] || !board.begins["LATE"] {
+		t.Errorf("begins: %v, want it of the topic that appeared", board.begins)
 	}
 }
 

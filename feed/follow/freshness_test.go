@@ -89,7 +89,7 @@ func TestBeat(t *testing.T) {
 func TestSilentVenueIsStale(t *testing.T) {
 	v, _ := venue.Lookup("binance")
 	for _, tickFirst := range []bool{false, true} {
-		board := &fakeBoard{seqs: map[string][]uint64{}, states: map[string][]string{}, loaded: map[string]bool{}}
+		board := &fakeBoard{seqs: map[string][]uint64{}, states: map[string][]string{}, loaded: map[string]bool{}, begins: map[string]bool{}}
 		f, err := New(Options{Client: new(broker.Client), Board: board})
 		if err != nil {
 			t.Fatal(err)

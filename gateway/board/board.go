@@ -101,11 +101,12 @@ func (b *Board) Lookup(symbol string) *Topic {
 	return b.bySymbol[symbol]
 }
 
-// Declare makes a topic that is loading, unless there is one.
-func (b *Board) Declare(symbol string) { b.declare(symbol) }
+// Declare makes a topic that is loading, unless there is one. begins says that
+// what will be published of it is all there is: its symbol has just appeared.
+func (b *Board) Declare(symbol string, begins bool) { b.declare(symbol, begins) }
 
 // declare returns the topic of symbol, nil if the board is full.
-func (b *Board) declare(symbol string) *Topic {
+func (b *Board) declare(symbol string, begins bool) *Topic {
 	if t := b.Lookup(symbol); t != nil {
 		return t
 	}
@@ -119,7 +120,7 @@ func (b *Board) declare(symbol string) *Topic {
 		b.refused.Add(1)
 		return nil
 	}
-	t := &Topic{ID: uint32(len(old)), Symbol: symbol, board: b, standing: Standing{State: codec.StateLoading, Version: 1}}
+	t := &Topic{ID: uint32(len(old)), Symbol: symbol, Begins: begins, board: b, standing: Standing{State: codec.StateLoading, Version: 1}}
 	list := append(old, t) // readers of the shorter slice do not see it
 	b.topics.Store(&list)
 	b.bySymbol[symbol] = t
@@ -162,7 +163,7 @@ func (b *Board) SetState(symbol string, state codec.TopicState, since int64, why
 // Publish takes a record of a symbol and tells whether it was newer than the
 // last one. Records of a symbol come from one goroutine at a time.
 func (b *Board) Publish(r *record.Record) bool {
-	t := b.declare(r.Symbol)
+	t := b.declare(r.Symbol, true)
 	if t == nil {
 		return false
 	}

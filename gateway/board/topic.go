@@ -49,6 +49,7 @@ type View struct {
 type Topic struct {
 	ID     uint32 // its index on the board, never reused
 	Symbol string
+	Begins bool // it was read from its first record on, not from somewhere in its past
 	board  *Board
 
 	interest atomic.Uint64 // a bit per watcher

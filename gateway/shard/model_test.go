@@ -237,7 +237,7 @@ func TestModel(t *testing.T) {
 				// Symbols come one after another.
 				m := mine[rng.IntN(min(len(mine), 1+int(time.Since(began)*time.Duration(2*len(mine))/length)))]
 				if m.offset == 0 {
-					b.Declare(m.name)
+					b.Declare(m.name, true)
 					b.Loaded(m.name)
 				}
 				m.publish(b, rng)

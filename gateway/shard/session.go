@@ -79,7 +79,7 @@ type hope struct {
 	wild  bool
 	named bool // by the set that is being put together
 	terms terms
-	ref   uint64
+	ask   lateAsk
 }
 
 func (h *hope) matches(symbol string) bool {
@@ -252,7 +252,7 @@ func (s *Shard) subscribe(se *Session, c *codec.Command, done chan struct{}) {
 		case g == nil:
 			refuse(string(it.Name), refusedTerms)
 		case wild:
-			if !se.hope(s, hope{name: string(prefix), wild: true, terms: t, ref: c.Ref, named: se.setting}) {
+			if !se.hope(s, hope{name: string(prefix), wild: true, terms: t, ask: lateAsk{ref: c.Ref}, named: se.setting}) {
 				refuse(string(it.Name), refusedMany)
 				continue
 			}
@@ -267,7 +267,8 @@ func (s *Shard) subscribe(se *Session, c *codec.Command, done chan struct{}) {
 				continue
 			}
 			name := string(it.Name)
-			if !se.hope(s, hope{name: name, terms: t, ref: c.Ref, named: se.setting}) {
+			ask := lateAsk{ref: c.Ref, hasFrom: it.HasFrom, epoch: it.Epoch, seq: it.Seq}
+			if !se.hope(s, hope{name: name, terms: t, ask: ask, named: se.setting}) {
 				refuse(name, refusedMany)
 				continue
 			}
@@ -486,14 +487,21 @@ func (se *Session) meet(s *Shard, bt *board.Topic) {
 		if g == nil {
 			continue
 		}
-		s.enter(se, bt)
+		t := s.enter(se, bt)
 		s.fresh = append(s.fresh[:0], subscription{topic: bt.ID, flags: first | waited})
 		sub := &s.fresh[0]
+		if !bt.Begins || h.ask.hasFrom { // what is read of it first is its past
+			if sub.flags = waited; h.ask.hasFrom || !t.loaded || t.view.State.Seq != 0 {
+				sub.flags |= snapshot
+			}
+			sub.cursor = t.head(h.terms.channel)
+			se.starts += sub.cursor
+		}
 		if h.named {
 			sub.flags |= named
 		}
-		if h.ref != 0 {
-			se.remember(g, sub, lateAsk{ref: h.ref})
+		if h.ask.ref != 0 || h.ask.hasFrom {
+			se.remember(g, sub, h.ask)
 		}
 		s.gather(g)
 		s.touch(g, bt.ID)

@@ -208,7 +208,7 @@ func count(list []native.Update, typ codec.EventType) (n int) {
 
 func TestSnapshotThenStream(t *testing.T) {
 	x := newBench(t)
-	x.board.Declare("A")
+	x.board.Declare("A", true)
 	for range 5 {
 		x.trade("A")
 	}
@@ -221,7 +221,7 @@ func TestSnapshotThenStream(t *testing.T) {
 		x.trade("A")
 	}
 	await(t, "five trades", func() bool { return count(conn.updates(t), codec.EventTrade) == 5 })
-	x.board.Declare("B")
+	x.board.Declare("B", true)
 	x.trade("B")
 	x.trade("B")
 	await(t, "two trades of the late symbol", func() bool { return count(conn.updates(t), codec.EventTrade) == 7 })
@@ -254,7 +254,7 @@ func (x *bench) settled() {
 
 func (x *bench) loaded(symbols ...string) {
 	for _, s := range symbols {
-		x.board.Declare(s)
+		x.board.Declare(s, true)
 		x.trade(s)
 		x.board.Loaded(s)
 	}
@@ -400,7 +400,7 @@ func TestResume(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			x := newBench(t)
-			x.board.Declare("A")
+			x.board.Declare("A", true)
 			for range 30 {
 				x.trade("A")
 			}
@@ -551,6 +551,49 @@ func TestResumeWhileTheBoardMovesOn(t *testing.T) {
 			x.settled()
 			x.ledger()
 			tt.check(t, conn.updates(t))
+		})
+	}
+}
+
+// TestWaitingForWhatHasAPast: a symbol that this node learns of after a client
+// has asked for it is served from its first tick only if it has just appeared. If
+// its past is read first, that is no news; and who says from where goes on there.
+func TestWaitingForWhatHasAPast(t *testing.T) {
+	for name, tt := range map[string]struct {
+		begins bool
+		item   codec.SymbolItem
+		want   []uint64 // trades
+		snap   int
+	}{
+		"appears":               {true, codec.SymbolItem{Name: []byte("A")}, seqsTo(31), 0},
+		"appears, pattern":      {true, codec.SymbolItem{Name: []byte("*")}, seqsTo(31), 0},
+		"was there":             {false, codec.SymbolItem{Name: []byte("A")}, []uint64{31}, 1},
+		"was there, pattern":    {false, codec.SymbolItem{Name: []byte("*")}, []uint64{31}, 1},
+		"appears, going on":     {true, codec.SymbolItem{Name: []byte("A"), HasFrom: true, Epoch: 1, Seq: 27}, []uint64{28, 29, 30, 31}, 0},
+		"was there, going on":   {false, codec.SymbolItem{Name: []byte("A"), HasFrom: true, Epoch: 1, Seq: 27}, []uint64{28, 29, 30, 31}, 0},
+		"going on, but not far": {false, codec.SymbolItem{Name: []byte("A"), HasFrom: true, Epoch: 1, Seq: 30}, []uint64{31}, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			x := newBench(t)
+			conn := &fakeConn{room: -1}
+			c := &codec.Command{Op: codec.OpSubscribe, Ref: 1, Channel: codec.ChannelTrades}
+			c.Symbols.Append(tt.item)
+			x.do(x.attach(conn), c)
+			x.board.Declare("A", tt.begins)
+			for i := range 30 {
+				x.trade("A")
+				if i%10 == 0 {
+					x.ledger() // let the shard look
+				}
+			}
+			x.board.Loaded("A")
+			x.settled()
+			x.trade("A")
+			x.settled()
+			x.ledger()
+			if seqs, _ := trades(conn.updates(t), 0); fmt.Sprint(seqs) != fmt.Sprint(tt.want) || count(conn.updates(t), codec.EventSnapshot) != tt.snap {
+				t.Errorf("trades %v, want %v; %d snapshots", seqs, tt.want, count(conn.updates(t), codec.EventSnapshot))
+			}
 		})
 	}
 }

@@ -40,6 +40,7 @@ type Session struct {
 	groups  []*group // each has subscriptions
 	scanAt  int      // of all subscriptions: where a rescan that was cut off goes on
 	hopes   []hope
+	hopeNo  uint64              // of the last
 	late    map[lateKey]lateAsk // of those flagged late
 	work    *work
 	events  []codec.Event // to be told; at most tellMax
@@ -73,11 +74,19 @@ type lateAsk struct {
 	seq     uint64
 }
 
+// goOnFrom takes the other's place to go on from, if it has none.
+func (a *lateAsk) goOnFrom(other *lateAsk) {
+	if !a.hasFrom {
+		a.hasFrom, a.epoch, a.seq = other.hasFrom, other.epoch, other.seq
+	}
+}
+
 // hope is a name that has not traded, or a pattern that new names may match.
 type hope struct {
 	name  string // without the star
 	wild  bool
-	named bool // by the set that is being put together
+	named bool   // by the set that is being put together
+	no    uint64 // counts the hopes of its session, from 1
 	terms terms
 	ask   lateAsk
 }
@@ -454,6 +463,8 @@ func (se *Session) rescanAll() {
 // hope remembers a name or a pattern; one that is there already gets the new
 // terms. It tells whether there was room.
 func (se *Session) hope(s *Shard, h hope) bool {
+	se.hopeNo++
+	h.no = se.hopeNo
 	for i := range se.hopes {
 		have := &se.hopes[i]
 		if have.name == h.name && have.wild == h.wild && have.terms.channel == h.terms.channel {
@@ -469,46 +480,60 @@ func (se *Session) hope(s *Shard, h hope) bool {
 	return true
 }
 
-// meet subscribes to a new topic if it was hoped for.
+// meet subscribes to a new topic if it was hoped for: on the terms that were
+// asked for last, as it would be if it had been there.
 func (se *Session) meet(s *Shard, bt *board.Topic) {
-	for i := 0; i < len(se.hopes); i++ {
-		h := se.hopes[i]
+	var newest [4]hope // by channel
+	se.hopes = slices.DeleteFunc(se.hopes, func(h hope) bool {
 		if !h.matches(bt.Symbol) {
-			continue
+			return false
 		}
-		if !h.wild {
-			se.hopes = append(se.hopes[:i], se.hopes[i+1:]...)
-			i--
+		last := &newest[h.terms.channel&3]
+		if from := last.ask; h.no > last.no {
+			*last = h
+			last.ask.goOnFrom(&from)
+		} else {
+			last.ask.goOnFrom(&h.ask)
 		}
-		if old, _ := se.find(h.terms.channel, bt.ID); old != nil || se.full() {
-			continue
+		return !h.wild
+	})
+	for i := range newest {
+		if h := &newest[i]; h.no > 0 {
+			se.meetHope(s, bt, h)
 		}
-		g := s.groupOf(se, h.terms)
-		if g == nil {
-			continue
-		}
-		t := s.enter(se, bt)
-		s.fresh = append(s.fresh[:0], subscription{topic: bt.ID, flags: first | waited})
-		sub := &s.fresh[0]
-		if !bt.Begins || h.ask.hasFrom { // what is read of it first is its past
-			if sub.flags = waited; h.ask.hasFrom || !t.loaded || t.view.State.Seq != 0 {
-				sub.flags |= snapshot
-			}
-			sub.cursor = t.head(h.terms.channel)
-			se.starts += sub.cursor
-		}
-		if h.named {
-			sub.flags |= named
-		}
-		if h.ask.ref != 0 || h.ask.hasFrom {
-			se.remember(g, sub, h.ask)
-		}
-		s.gather(g)
-		s.touch(g, bt.ID)
 	}
 	if len(se.hopes) == 0 {
 		delete(s.hoping, se)
 	}
+}
+
+// meetHope subscribes to a topic as h says.
+func (se *Session) meetHope(s *Shard, bt *board.Topic, h *hope) {
+	if old, _ := se.find(h.terms.channel, bt.ID); old != nil || se.full() {
+		return
+	}
+	g := s.groupOf(se, h.terms)
+	if g == nil {
+		return
+	}
+	t := s.enter(se, bt)
+	s.fresh = append(s.fresh[:0], subscription{topic: bt.ID, flags: first | waited})
+	sub := &s.fresh[0]
+	if !bt.Begins || h.ask.hasFrom { // what is read of it first is its past
+		if sub.flags = waited; h.ask.hasFrom || !t.loaded || t.view.State.Seq != 0 {
+			sub.flags |= snapshot
+		}
+		sub.cursor = t.head(h.terms.channel)
+		se.starts += sub.cursor
+	}
+	if h.named {
+		sub.flags |= named
+	}
+	if h.ask.ref != 0 || h.ask.hasFrom {
+		se.remember(g, sub, h.ask)
+	}
+	s.gather(g)
+	s.touch(g, bt.ID)
 }
 
 // resume moves the cursor to where the client says it stands. The topic is

@@ -555,6 +555,56 @@ func TestResumeWhileTheBoardMovesOn(t *testing.T) {
 	}
 }
 
+// TestLastTermsCount: a symbol that appears is served on the terms that were
+// asked for last, by name or by pattern, and stays if a set names it in any way.
+func TestLastTermsCount(t *testing.T) {
+	const slow = time.Second
+	type ask struct {
+		op    codec.Op
+		more  bool
+		name  string
+		every time.Duration
+	}
+	for name, tt := range map[string]struct {
+		before, after []ask
+		want          time.Duration
+	}{
+		"name after pattern":      {before: []ask{{name: "*", every: slow}, {name: "A"}}, want: 0},
+		"pattern after name":      {before: []ask{{name: "A"}, {name: "*", every: slow}}, want: slow},
+		"pattern after pattern":   {before: []ask{{name: "A*"}, {name: "*", every: slow}}, want: slow},
+		"pattern asked for again": {before: []ask{{name: "*"}, {name: "A"}, {name: "*", every: slow}}, want: slow},
+		"pattern in a set": {
+			before: []ask{{name: "A"}, {op: codec.OpSet, more: true, name: "*", every: slow}},
+			after:  []ask{{op: codec.OpSet, name: "B"}},
+			want:   slow,
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			x := newBench(t)
+			conn := &fakeConn{room: -1}
+			se := x.attach(conn)
+			do := func(list []ask) {
+				for _, a := range list {
+					c := &codec.Command{Op: max(a.op, codec.OpSubscribe), More: a.more, Ref: 7, Channel: codec.ChannelTicker, Every: a.every}
+					c.Symbols.Append(codec.SymbolItem{Name: []byte(a.name)})
+					x.do(se, c)
+				}
+			}
+			do(tt.before)
+			x.trade("A")
+			x.settled()
+			do(tt.after)
+			if err := x.shard.do(t.Context(), func() {
+				if g, _ := se.find(codec.ChannelTicker, 0); g == nil || g.terms.every != tt.want {
+					t.Errorf("served on %+v, want every %v", g, tt.want)
+				}
+			}); err != nil {
+				t.Fatal(err)
+			}
+		})
+	}
+}
+
 // TestWaitingForWhatHasAPast: a symbol that this node learns of after a client
 // has asked for it is served from its first tick only if it has just appeared. If
 // its past is read first, that is no news; and who says from where goes on there.
@@ -578,6 +628,9 @@ func TestWaitingForWhatHasAPast(t *testing.T) {
 			conn := &fakeConn{room: -1}
 			c := &codec.Command{Op: codec.OpSubscribe, Ref: 1, Channel: codec.ChannelTrades}
 			c.Symbols.Append(tt.item)
+			if tt.item.HasFrom { // as a client asks that has found its symbols by a pattern
+				c.Symbols.Append(codec.SymbolItem{Name: []byte("*")})
+			}
 			x.do(x.attach(conn), c)
 			x.board.Declare("A", tt.begins)
 			for i := range 30 {

@@ -339,7 +339,8 @@ func (s *Shard) take(g *group, w *work, bt *board.Topic, from codec.SymbolItem) 
 	if se.setting {
 		sub.flags |= named
 	}
-	if old == nil && from.HasFrom {
+	if from.HasFrom && sub.epoch == 0 && sub.flags&served == 0 { // nothing has been sent of it: not too late
+		sub.flags = sub.flags&^first | snapshot
 		se.remember(g, sub, lateAsk{ref: w.ref, hasFrom: true, epoch: from.Epoch, seq: from.Seq})
 	}
 	w.items = append(w.items, workItem{kind: eventSubscription, topic: bt.ID})

@@ -605,6 +605,30 @@ func TestLastTermsCount(t *testing.T) {
 	}
 }
 
+// TestGoingOnBeforeAnythingIsSent: a client whose socket took nothing since a
+// symbol appeared under its pattern can still say from where to go on.
+func TestGoingOnBeforeAnythingIsSent(t *testing.T) {
+	x := newBench(t)
+	conn := &fakeConn{room: -1}
+	se := x.attach(conn)
+	x.subscribe(se, codec.ChannelTrades, 0, "*")
+	conn.allow(0)
+	for range 30 {
+		x.trade("A")
+	}
+	x.board.Loaded("A")
+	x.ledger() // the shard has met it
+	time.AfterFunc(20*time.Millisecond, func() { conn.allow(-1) })
+	c := &codec.Command{Op: codec.OpSubscribe, Ref: 8, Channel: codec.ChannelTrades}
+	c.Symbols.Append(codec.SymbolItem{Name: []byte("A"), HasFrom: true, Epoch: 1, Seq: 27})
+	x.do(se, c)
+	x.settled()
+	if seqs, _ := trades(conn.updates(t), 0); fmt.Sprint(seqs) != "[28 29 30]" {
+		t.Errorf("trades %v, want 28 to 30", seqs)
+	}
+	x.ledger()
+}
+
 // TestWaitingForWhatHasAPast: a symbol that this node learns of after a client
 // has asked for it is served from its first tick only if it has just appeared. If
 // its past is read first, that is no news; and who says from where goes on there.

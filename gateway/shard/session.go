@@ -542,12 +542,10 @@ func (se *Session) meetHope(s *Shard, bt *board.Topic, h *hope) {
 func (se *Session) resume(g *group, sub *subscription, t *topic, from *lateAsk) {
 	v := &t.view
 	se.begin(sub, t.head(g.terms.channel))
-	if from.epoch != v.State.Epoch {
-		sub.epoch = otherEpoch // emit tells the reset
-		return
-	}
 	switch {
-	case from.seq > v.State.Seq:
+	case from.epoch < v.State.Epoch:
+		sub.epoch = otherEpoch // emit tells the reset
+	case from.epoch > v.State.Epoch || from.seq > v.State.Seq:
 		sub.flags |= behind
 	case from.seq == v.State.Seq:
 		sub.flags &^= snapshot

@@ -394,7 +394,8 @@ func TestResume(t *testing.T) {
 	}{
 		"where it stands":     {codec.SymbolItem{Epoch: 1, Seq: 30}, nil, 0},
 		"a little behind":     {codec.SymbolItem{Epoch: 1, Seq: 27}, []uint64{28, 29, 30}, 0},
-		"another epoch":       {codec.SymbolItem{Epoch: 7, Seq: 27}, nil, codec.EventReset},
+		"an epoch before":     {codec.SymbolItem{Epoch: 0, Seq: 27}, nil, codec.EventReset},
+		"an epoch to come":    {codec.SymbolItem{Epoch: 7, Seq: 27}, nil, codec.EventBehind},
 		"ahead of this node":  {codec.SymbolItem{Epoch: 1, Seq: 99}, nil, codec.EventBehind},
 		"from the very start": {codec.SymbolItem{Epoch: 1, Seq: 0}, seqsTo(30), 0},
 	} {
@@ -416,8 +417,10 @@ func TestResume(t *testing.T) {
 			if fmt.Sprint(seqs) != fmt.Sprint(tt.want) {
 				t.Errorf("trades %v, want %v", seqs, tt.want)
 			}
-			if tt.also != 0 && count(conn.updates(t), tt.also) != 1 {
-				t.Errorf("no event %d", tt.also)
+			for _, e := range []codec.EventType{codec.EventReset, codec.EventBehind} {
+				if n := count(conn.updates(t), e); n != map[bool]int{true: 1}[e == tt.also] {
+					t.Errorf("%d events %d", n, e)
+				}
 			}
 			x.trade("A")
 			x.settled()

@@ -253,6 +253,27 @@ func TestBehind(t *testing.T) {
 	}
 }
 
+// TestGoingOnBeyondTheRing: a client that comes back too late for some trades is
+// told so by the gateway, and tells its handler how many they were.
+func TestGoingOnBeyondTheRing(t *testing.T) {
+	g := newGateway(t, false)
+	r := start(t, newClient(t, client.Options{URL: g.url}, trades("BTCUSDT")))
+	p := g.next()
+	p.send(granted(codec.ChannelTrades, 7, "BTCUSDT"), snapshot(codec.ChannelTrades, 7, market(1, 10)))
+	r.update()
+	p.conn.NetConn().Close()
+	p = g.next()
+	p.send(granted(codec.ChannelTrades, 7, "BTCUSDT"),
+		event(codec.Event{Type: codec.EventState, Channel: codec.ChannelTrades, ID: 7, Symbol: "BTCUSDT", State: codec.StateGap}),
+		snapshot(codec.ChannelTrades, 7, market(1, 20)), tick(codec.ChannelTrades, 7, 18), tick(codec.ChannelTrades, 7, 19))
+	r.update()
+	for i, want := range []uint64{7, 0} {
+		if u := r.update(); u.No != uint64(18+i) || u.Dropped != want {
+			t.Errorf("trade %d with %d dropped, want %d with %d", u.No, u.Dropped, 18+i, want)
+		}
+	}
+}
+
 // TestReset: a new numbering begins low.
 func TestReset(t *testing.T) {
 	g := newGateway(t, false)

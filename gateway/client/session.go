@@ -322,6 +322,10 @@ func (s *session) event(e *codec.Event) {
 		} else {
 			s.violation(e.Symbol, e.Channel, "a drop of what was not granted")
 		}
+	case codec.EventState:
+		if t := s.topics[topicID{e.Channel, e.ID}]; t != nil && e.State == codec.StateGap && t.goesOn {
+			t.lost = true
+		}
 	case codec.EventBehind:
 		if t := s.topics[topicID{e.Channel, e.ID}]; t != nil {
 			t.behind = true
@@ -362,7 +366,7 @@ func (s *session) granted(e *codec.Event) {
 	if old := s.topics[topicID{e.Channel, e.ID}]; old != nil && old != t {
 		s.violation(e.Symbol, e.Channel, fmt.Sprintf("id %d was granted for %s before", e.ID, old.symbol))
 	}
-	t.filtered = filtered
+	t.filtered, t.goesOn = filtered, true
 	t.granted(e.Epoch)
 	s.topics[topicID{e.Channel, e.ID}] = t
 }

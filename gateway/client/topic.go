@@ -34,6 +34,8 @@ type topic struct {
 	numbered bool
 	filtered bool // trades may be missing by our own wish
 	behind   bool // the gateway has told that it knows less than we have seen
+	goesOn   bool // granted, and no trade has come since
+	lost     bool // the gateway has told that it no longer has all of them
 
 	dropped uint64 // told since the last update
 	last    codec.Decimal
@@ -56,7 +58,8 @@ func (t *topic) take(u *Update, fault func(string)) {
 
 // takeSnapshot begins to follow, or goes on. A client that goes on in trades is
 // then sent those since where it was, each missing one told by a drop: there the
-// snapshot is news, and not where the trades go on.
+// snapshot is news, and not where the trades go on. If the gateway no longer has
+// all of them it says so, and how many are missing the next one's number tells.
 func (t *topic) takeSnapshot(u *Update, fault func(string)) {
 	if t.known && !t.behind {
 		switch {
@@ -84,6 +87,10 @@ func (t *topic) takeTick(u *Update, fault func(string)) {
 	switch {
 	case !t.known:
 	case u.Type == codec.EventTrade:
+		if t.lost && t.numbered && !t.filtered && u.No > t.no {
+			t.dropped = u.No - t.no - 1
+		}
+		t.goesOn, t.lost = false, false
 		if t.numbered && !t.filtered && u.No != t.no+1+t.dropped {
 			fault(fmt.Sprintf("trade %d after trade %d, with %d drops told", u.No, t.no, t.dropped))
 		}
@@ -121,6 +128,6 @@ func (t *topic) reset(epoch int64, fault func(string)) {
 	if t.known && epoch <= t.epoch {
 		fault(fmt.Sprintf("reset to epoch %d after epoch %d", epoch, t.epoch))
 	}
-	t.known, t.epoch, t.seq = true, epoch, 0
+	t.known, t.epoch, t.seq, t.lost = true, epoch, 0, false
 	t.no, t.numbered = 0, false
 }

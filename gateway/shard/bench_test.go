@@ -154,3 +154,42 @@ func BenchmarkSilence(b *testing.B) {
 	}
 	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/symbols, "ns/symbol")
 }
+
+// BenchmarkSubscribe is how long one command holds a shard up.
+func BenchmarkSubscribe(b *testing.B) {
+	for name, names := range map[string]func(*codec.Command){
+		"waiting=5000": func(c *codec.Command) {
+			for i := range 5000 {
+				c.Symbols.Append(codec.SymbolItem{Name: fmt.Appendf(nil, "W%d", i)})
+			}
+		},
+		"pattern=9000 times": func(c *codec.Command) {
+			for range 9000 {
+				c.Symbols.Append(codec.SymbolItem{Name: []byte("T*")})
+			}
+		},
+	} {
+		b.Run(name, func(b *testing.B) {
+			bd, err := board.New(board.Options{})
+			if err != nil {
+				b.Fatal(err)
+			}
+			for i := range 1000 {
+				bd.Declare(fmt.Sprintf("T%d", i), true)
+			}
+			s, err := New(bd, Options{})
+			if err != nil {
+				b.Fatal(err)
+			}
+			s.now = time.Now()
+			se := &Session{shard: s, conn: &fakeConn{}, dialect: native.MsgPack}
+			s.attach(se)
+			c := &codec.Command{Op: codec.OpSubscribe, Channel: codec.ChannelTicker}
+			names(c)
+			for b.Loop() {
+				se.work = nil
+				s.carryOut(se, c, make(chan struct{}))
+			}
+		})
+	}
+}

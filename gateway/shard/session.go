@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -39,7 +40,7 @@ type Session struct {
 	n       int      // subscriptions, in all groups
 	groups  []*group // each has subscriptions
 	scanAt  int      // of all subscriptions: where a rescan that was cut off goes on
-	hopes   []hope
+	hopes   map[hopeKey]hope
 	hopeNo  uint64              // of the last
 	late    map[lateKey]lateAsk // of those flagged late
 	work    *work
@@ -81,21 +82,27 @@ func (a *lateAsk) goOnFrom(other *lateAsk) {
 	}
 }
 
-// hope is a name that has not traded, or a pattern that new names may match.
-type hope struct {
-	name  string // without the star
-	wild  bool
-	named bool   // by the set that is being put together
-	no    uint64 // counts the hopes of its session, from 1
-	terms terms
-	ask   lateAsk
+// hopeKey is a name that has not traded, or a pattern that new names may match.
+type hopeKey struct {
+	name    string // without the star
+	wild    bool
+	channel codec.Channel
 }
 
-func (h *hope) matches(symbol string) bool {
-	if h.wild {
-		return strings.HasPrefix(symbol, h.name)
+func (k *hopeKey) matches(symbol string) bool {
+	if k.wild {
+		return strings.HasPrefix(symbol, k.name)
 	}
-	return symbol == h.name
+	return symbol == k.name
+}
+
+// hope is what is asked for, if it appears.
+type hope struct {
+	terms terms
+	ask   lateAsk
+	named bool   // by the set that is being put together
+	no    uint64 // counts the hopes of its session, from 1
+	stamp uint32 // of the command: Shard.stampNo
 }
 
 // work is a subscribe or a set that is being answered.
@@ -244,8 +251,9 @@ func (s *Shard) subscribe(se *Session, c *codec.Command, done chan struct{}) {
 				g.subs[i].flags &^= named
 			}
 		}
-		for i := range se.hopes {
-			se.hopes[i].named = false
+		for k, h := range se.hopes {
+			h.named = false
+			se.hopes[k] = h
 		}
 	}
 	g := s.groupOf(se, t)
@@ -261,8 +269,11 @@ func (s *Shard) subscribe(se *Session, c *codec.Command, done chan struct{}) {
 		case g == nil:
 			refuse(string(it.Name), refusedTerms)
 		case wild:
-			if !se.hope(s, hope{name: string(prefix), wild: true, terms: t, ask: lateAsk{ref: c.Ref}, named: se.setting}) {
+			ok, again := se.hope(s, hopeKey{string(prefix), true, t.channel}, hope{terms: t, ask: lateAsk{ref: c.Ref}})
+			if !ok {
 				refuse(string(it.Name), refusedMany)
+			}
+			if !ok || again {
 				continue
 			}
 			for _, bt := range s.board.Topics()[:s.seen] { // the others are met later, by the hope
@@ -277,7 +288,7 @@ func (s *Shard) subscribe(se *Session, c *codec.Command, done chan struct{}) {
 			}
 			name := string(it.Name)
 			ask := lateAsk{ref: c.Ref, hasFrom: it.HasFrom, epoch: it.Epoch, seq: it.Seq}
-			if !se.hope(s, hope{name: name, terms: t, ask: ask, named: se.setting}) {
+			if ok, _ := se.hope(s, hopeKey{name, false, t.channel}, hope{terms: t, ask: ask}); !ok {
 				refuse(name, refusedMany)
 				continue
 			}
@@ -462,49 +473,53 @@ func (se *Session) rescanAll() {
 }
 
 // hope remembers a name or a pattern; one that is there already gets the new
-// terms. It tells whether there was room.
-func (se *Session) hope(s *Shard, h hope) bool {
+// terms. ok tells whether there was room, again that this command has named it
+// before.
+func (se *Session) hope(s *Shard, key hopeKey, h hope) (ok, again bool) {
+	have, there := se.hopes[key]
+	if !there && se.full() {
+		return false, false
+	}
 	se.hopeNo++
-	h.no = se.hopeNo
-	for i := range se.hopes {
-		have := &se.hopes[i]
-		if have.name == h.name && have.wild == h.wild && have.terms.channel == h.terms.channel {
-			*have = h
-			return true
-		}
+	h.no, h.stamp, h.named = se.hopeNo, s.stampNo, se.setting
+	if se.hopes == nil {
+		se.hopes = make(map[hopeKey]hope)
 	}
-	if se.full() {
-		return false
-	}
-	se.hopes = append(se.hopes, h)
+	se.hopes[key] = h
 	s.hoping[se] = struct{}{}
-	return true
+	return true, there && have.stamp == h.stamp
+}
+
+// forgo ends those hopes that are chosen.
+func (se *Session) forgo(s *Shard, chosen func(hopeKey, hope) bool) {
+	maps.DeleteFunc(se.hopes, chosen)
+	if len(se.hopes) == 0 {
+		se.hopes = nil
+		delete(s.hoping, se)
+	}
 }
 
 // meet subscribes to a new topic if it was hoped for: on the terms that were
 // asked for last, as it would be if it had been there.
 func (se *Session) meet(s *Shard, bt *board.Topic) {
 	var newest [4]hope // by channel
-	se.hopes = slices.DeleteFunc(se.hopes, func(h hope) bool {
-		if !h.matches(bt.Symbol) {
+	se.forgo(s, func(k hopeKey, h hope) bool {
+		if !k.matches(bt.Symbol) {
 			return false
 		}
-		last := &newest[h.terms.channel&3]
+		last := &newest[k.channel&3]
 		if from := last.ask; h.no > last.no {
 			*last = h
 			last.ask.goOnFrom(&from)
 		} else {
 			last.ask.goOnFrom(&h.ask)
 		}
-		return !h.wild
+		return !k.wild
 	})
 	for i := range newest {
 		if h := &newest[i]; h.no > 0 {
 			se.meetHope(s, bt, h)
 		}
-	}
-	if len(se.hopes) == 0 {
-		delete(s.hoping, se)
 	}
 }
 
@@ -573,14 +588,8 @@ func (se *Session) begin(sub *subscription, cursor uint64) {
 func (se *Session) unsubscribe(s *Shard, c *codec.Command) (n uint64) {
 	for it := range c.Symbols.All() {
 		prefix, wild := bytes.CutSuffix(it.Name, []byte("*"))
-		for i := 0; i < len(se.hopes); i++ {
-			h := &se.hopes[i]
-			if h.terms.channel == c.Channel && (h.name == string(prefix) && h.wild == wild || wild && strings.HasPrefix(h.name, string(prefix))) {
-				se.hopes = append(se.hopes[:i], se.hopes[i+1:]...)
-				i--
-			}
-		}
 		if !wild {
+			delete(se.hopes, hopeKey{string(it.Name), false, c.Channel})
 			if bt := s.board.Lookup(string(it.Name)); bt != nil {
 				if g, at := se.find(c.Channel, bt.ID); g != nil && g.subs[at].flags&leaving == 0 {
 					s.drop(g, &g.subs[at])
@@ -589,6 +598,9 @@ func (se *Session) unsubscribe(s *Shard, c *codec.Command) (n uint64) {
 			}
 			continue
 		}
+		maps.DeleteFunc(se.hopes, func(k hopeKey, _ hope) bool {
+			return k.channel == c.Channel && strings.HasPrefix(k.name, string(prefix))
+		})
 		for _, g := range se.groups {
 			for i := range g.subs {
 				if sub := &g.subs[i]; g.terms.channel == c.Channel && sub.flags&leaving == 0 && strings.HasPrefix(s.symbol(sub), string(prefix)) {
@@ -617,10 +629,7 @@ func (s *Shard) symbol(sub *subscription) string { return s.board.Topics()[sub.t
 
 // keepNamed ends what a set did not name.
 func (se *Session) keepNamed(s *Shard) (n uint64) {
-	se.hopes = slices.DeleteFunc(se.hopes, func(h hope) bool { return !h.named })
-	if len(se.hopes) == 0 {
-		delete(s.hoping, se)
-	}
+	se.forgo(s, func(_ hopeKey, h hope) bool { return !h.named })
 	return s.dropAll(se, func(sub *subscription) bool { return sub.flags&named == 0 })
 }
 

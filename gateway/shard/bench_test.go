@@ -193,3 +193,29 @@ func BenchmarkSubscribe(b *testing.B) {
 		})
 	}
 }
+
+// BenchmarkEnd is how long the end of a session holds a shard up that is still
+// being answered about 10,000 symbols.
+func BenchmarkEnd(b *testing.B) {
+	bd, err := board.New(board.Options{})
+	if err != nil {
+		b.Fatal(err)
+	}
+	for i := range 10_000 {
+		bd.Declare(fmt.Sprintf("T%d", i), true)
+	}
+	s, err := New(bd, Options{})
+	if err != nil {
+		b.Fatal(err)
+	}
+	s.now = time.Now()
+	c := &codec.Command{Op: codec.OpSubscribe, Channel: codec.ChannelTicker}
+	c.Symbols.Append(codec.SymbolItem{Name: []byte("*")})
+	for b.Loop() { // with the subscribing, which is little
+		se := &Session{shard: s, conn: &fakeConn{}, dialect: native.MsgPack}
+		s.attach(se)
+		s.carryOut(se, c, make(chan struct{}))
+		s.end(se, codec.CloseGone)
+		s.dirty = s.dirty[:0]
+	}
+}

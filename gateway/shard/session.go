@@ -640,16 +640,16 @@ func (s *Shard) end(se *Session, reason codec.CloseReason) {
 	}
 	se.ended = true
 	se.conn.Close(reason)
+	if se.work != nil { // before what it is about: nobody looks for what ends in its items
+		close(se.work.done)
+		se.work = nil
+	}
 	s.dropAll(se, func(*subscription) bool { return true })
 	se.counts.Dropped += se.afloat
 	se.counts.Delivered -= se.afloat
 	s.stats.live.Ledger.Dropped += se.afloat
 	se.afloat = 0
 	s.closedLedger.Add(s.ledger(se))
-	if se.work != nil {
-		close(se.work.done)
-		se.work = nil
-	}
 	se.events, se.hopes = nil, nil
 	delete(s.sessions, se)
 	delete(s.hoping, se)

@@ -183,14 +183,7 @@ func (s *Shard) emitWork(se *Session) bool {
 			continue
 		}
 		e := codec.Event{Type: it.kind, Ref: w.ref, Channel: w.channel, Symbol: it.name, Count: it.n}
-		switch it.why {
-		case refusedName:
-			e.Code, e.Why, e.Want = "bad-symbol", "not a symbol", "[A-Z0-9._-]{1,32}, or a beginning of one and *"
-		case refusedMany:
-			e.Code, e.Why, e.Want = "too-many-symbols", "this session has as many symbols as it may", "unsubscribe some"
-		case refusedTerms:
-			e.Code, e.Why, e.Want = "too-many-terms", "this session has subscriptions on as many different terms as it may", "the same every, view and filters for many symbols"
-		}
+		it.why.explain(&e)
 		if !s.event(se, &e) {
 			return false
 		}
@@ -201,6 +194,18 @@ func (s *Shard) emitWork(se *Session) bool {
 	close(w.done)
 	se.work = nil
 	return true
+}
+
+// explain says in e why, if something was refused.
+func (why refusal) explain(e *codec.Event) {
+	switch why {
+	case refusedName:
+		e.Code, e.Why, e.Want = "bad-symbol", "not a symbol", "[A-Z0-9._-]{1,32}, or a beginning of one and *"
+	case refusedMany:
+		e.Code, e.Why, e.Want = "too-many-symbols", "this session has as many symbols as it may", "unsubscribe some"
+	case refusedTerms:
+		e.Code, e.Why, e.Want = "too-many-terms", "this session has subscriptions on as many different terms as it may", "the same every, view and filters for many symbols"
+	}
 }
 
 // event adds an event's row.

@@ -525,11 +525,21 @@ func (se *Session) meet(s *Shard, bt *board.Topic) {
 
 // meetHope subscribes to a topic as h says.
 func (se *Session) meetHope(s *Shard, bt *board.Topic, h *hope) {
-	if old, _ := se.find(h.terms.channel, bt.ID); old != nil || se.full() {
+	if old, _ := se.find(h.terms.channel, bt.ID); old != nil {
+		return
+	}
+	refuse := func(why refusal) {
+		e := codec.Event{Type: codec.EventRefused, Ref: h.ask.ref, Channel: h.terms.channel, Symbol: bt.Symbol}
+		why.explain(&e)
+		s.tell(se, e)
+	}
+	if se.full() {
+		refuse(refusedMany)
 		return
 	}
 	g := s.groupOf(se, h.terms)
 	if g == nil {
+		refuse(refusedTerms)
 		return
 	}
 	t := s.enter(se, bt)

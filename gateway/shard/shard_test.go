@@ -252,6 +252,15 @@ func (x *bench) settled() {
 	await(x.t, "nothing is pending", func() bool { return x.ledger().Pending == 0 })
 }
 
+// met waits until the shard knows of all topics.
+func (x *bench) met() {
+	x.t.Helper()
+	await(x.t, "the shard has met all topics", func() (met bool) {
+		err := x.shard.do(x.t.Context(), func() { met = x.shard.seen == len(x.board.Topics()) })
+		return met && err == nil
+	})
+}
+
 func (x *bench) loaded(symbols ...string) {
 	for _, s := range symbols {
 		x.board.Declare(s, true)
@@ -595,7 +604,7 @@ func TestLastTermsCount(t *testing.T) {
 			}
 			do(tt.before)
 			x.trade("A")
-			x.settled()
+			await(t, "the grant", func() bool { return count(conn.updates(t), codec.EventGranted) == 1 })
 			do(tt.after)
 			if err := x.shard.do(t.Context(), func() {
 				if g, _ := se.find(codec.ChannelTicker, 0); g == nil || g.terms.every != tt.want {
@@ -620,7 +629,7 @@ func TestGoingOnBeforeAnythingIsSent(t *testing.T) {
 		x.trade("A")
 	}
 	x.board.Loaded("A")
-	x.ledger() // the shard has met it
+	x.met()
 	time.AfterFunc(20*time.Millisecond, func() { conn.allow(-1) })
 	c := &codec.Command{Op: codec.OpSubscribe, Ref: 8, Channel: codec.ChannelTrades}
 	c.Symbols.Append(codec.SymbolItem{Name: []byte("A"), HasFrom: true, Epoch: 1, Seq: 27})
@@ -630,6 +639,43 @@ func TestGoingOnBeforeAnythingIsSent(t *testing.T) {
 		t.Errorf("trades %v, want 28 to 30", seqs)
 	}
 	x.ledger()
+}
+
+// TestWhatAppearsAndIsRefusedIsTold: a symbol that a client waits for and for
+// which it has no room when it appears is refused, and not passed over.
+func TestWhatAppearsAndIsRefusedIsTold(t *testing.T) {
+	const more = 2
+	for name, tt := range map[string]struct {
+		max, symbols int
+		ask          func(x *bench, se *Session)
+		granted      int
+	}{
+		"pattern": {max: 3, symbols: 2 + more, granted: 2, ask: func(x *bench, se *Session) { x.subscribe(se, codec.ChannelTicker, 0, "*") }},
+		"terms": {symbols: groupsMax + more, granted: groupsMax, ask: func(x *bench, se *Session) {
+			for i := range groupsMax + more {
+				c := &codec.Command{Op: codec.OpSubscribe, Channel: codec.ChannelTrades, MinSize: codec.MustDecimal(fmt.Sprint(i + 1))}
+				c.Symbols.Append(codec.SymbolItem{Name: fmt.Appendf(nil, "W%d", i)})
+				x.do(se, c)
+			}
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			x := newBench(t)
+			conn := &fakeConn{room: -1}
+			se, err := x.shard.Attach(conn, native.MsgPack, SessionOptions{SymbolsMax: tt.max})
+			if err != nil {
+				t.Fatal(err)
+			}
+			tt.ask(x, se)
+			for i := range tt.symbols {
+				x.trade(fmt.Sprintf("W%d", i))
+			}
+			await(t, "an answer for each", func() bool {
+				list := conn.updates(t)
+				return count(list, codec.EventGranted) == tt.granted && count(list, codec.EventRefused) == more
+			})
+		})
+	}
 }
 
 // TestWaitingForWhatHasAPast: a symbol that this node learns of after a client
@@ -662,15 +708,17 @@ func TestWaitingForWhatHasAPast(t *testing.T) {
 			x.board.Declare("A", tt.begins)
 			for i := range 30 {
 				x.trade("A")
-				if i%10 == 0 {
-					x.ledger() // let the shard look
+				if i == 10 {
+					x.met()
 				}
 			}
 			x.board.Loaded("A")
-			x.settled()
+			await(t, "all but the last", func() bool {
+				seqs, _ := trades(conn.updates(t), 0)
+				return len(seqs) == len(tt.want)-1 && count(conn.updates(t), codec.EventSnapshot) == tt.snap
+			})
 			x.trade("A")
 			x.settled()
-			x.ledger()
 			if seqs, _ := trades(conn.updates(t), 0); fmt.Sprint(seqs) != fmt.Sprint(tt.want) || count(conn.updates(t), codec.EventSnapshot) != tt.snap {
 				t.Errorf("trades %v, want %v; %d snapshots", seqs, tt.want, count(conn.updates(t), codec.EventSnapshot))
 			}

@@ -922,3 +922,48 @@ func TestSlotsKeepMonotonicTime(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+// TestStateAloneIsTold: a change of state is told to who follows the topic, on
+// every cadence, though no tick comes.
+func TestStateAloneIsTold(t *testing.T) {
+	x := newBench(t)
+	x.loaded("A")
+	conn := &fakeConn{room: -1}
+	se := x.attach(conn)
+	for i, c := range []codec.Channel{codec.ChannelTicker, codec.ChannelQuotes, codec.ChannelTrades} {
+		x.subscribe(se, c, time.Duration(i)*10*time.Millisecond, "A")
+	}
+	for i, state := range []codec.TopicState{codec.StateLive, codec.StateStale, codec.StateLive} {
+		x.board.SetState("A", state, int64(i), "")
+		await(t, "the state on each channel", func() bool {
+			told := map[codec.Channel]codec.TopicState{}
+			for _, u := range conn.updates(t) {
+				if u.Type == codec.EventState {
+					told[u.Event.Channel] = u.Event.State
+				}
+			}
+			return told[codec.ChannelTicker] == state && told[codec.ChannelQuotes] == state && told[codec.ChannelTrades] == state
+		})
+	}
+}
+
+// TestEndWithAFrameLeftOver: ticks of a frame that the kernel never took whole
+// were not delivered, whatever was counted when it was spelled.
+func TestEndWithAFrameLeftOver(t *testing.T) {
+	x := newBench(t)
+	x.loaded("A")
+	conn := &fakeConn{room: -1}
+	se := x.attach(conn)
+	x.subscribe(se, codec.ChannelTrades, 0, "A")
+	conn.allow(10)
+	x.trade("A")
+	await(t, "the frame is left over", func() bool {
+		conn.mu.Lock()
+		defer conn.mu.Unlock()
+		return len(conn.left) > 0
+	})
+	se.Detach(codec.CloseGone)
+	if l := x.ledger(); l.Offered != 1 || l.Dropped != 1 || l.Delivered != 0 {
+		t.Errorf("%+v, want the one trade dropped", l)
+	}
+}

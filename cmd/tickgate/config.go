@@ -58,14 +58,22 @@ func settings(cmd *cobra.Command, path string, environ []string) error {
 			return fmt.Errorf("settings file %s: %w", path, err)
 		}
 		known := knownSettings(cmd.Root())
-		for _, key := range ko.Keys() {
+		keys := settingNames(nil, "", ko.Raw())
+		slices.Sort(keys)
+		for i, key := range keys {
 			if !slices.Contains(known, key) {
 				return fmt.Errorf("settings file %s: no setting is called %q; want one of %s", path, key, strings.Join(known, ", "))
 			}
+			if i > 0 && keys[i-1] == key {
+				return fmt.Errorf("settings file %s: %s stands twice in it, nested and by its whole name: want it once", path, key)
+			}
 		}
 	}
-	fromFile := ko.Keys()
-	err := ko.Load(env.Provider("\x00", env.Opt{
+	// Two maps, for a nested setting of the file and its whole name in the
+	// environment would be two of one map.
+	all := ko.All()
+	environment := koanf.New("-")
+	err := environment.Load(env.Provider("\x00", env.Opt{
 		Prefix:      envPrefix,
 		EnvironFunc: func() []string { return environ },
 		TransformFunc: func(k, v string) (string, any) {
@@ -75,22 +83,36 @@ func settings(cmd *cobra.Command, path string, environ []string) error {
 	if err != nil {
 		return fmt.Errorf("environment: %w", err)
 	}
-	all := ko.All()
+	fromEnvironment := environment.All()
 	var faults []error
 	cmd.Flags().VisitAll(func(f *pflag.Flag) {
-		v, ok := all[f.Name]
+		where := "environment variable " + envPrefix + strings.ToUpper(strings.ReplaceAll(f.Name, "-", "_"))
+		v, ok := fromEnvironment[f.Name]
+		if !ok {
+			where = "settings file " + path
+			v, ok = all[f.Name]
+		}
 		if !ok || f.Changed {
 			return
 		}
 		if err := f.Value.Set(settingText(v)); err != nil {
-			where := "environment variable " + envPrefix + strings.ToUpper(strings.ReplaceAll(f.Name, "-", "_"))
-			if slices.Contains(fromFile, f.Name) {
-				where = "settings file " + path
-			}
 			faults = append(faults, fmt.Errorf("%s: %s: %w", where, f.Name, err))
 		}
 	})
 	return errors.Join(faults...)
+}
+
+// settingNames adds the whole names of what a file has. A setting that is there
+// nested and by its whole name comes twice.
+func settingNames(names []string, prefix string, m map[string]any) []string {
+	for key, v := range m {
+		if nested, ok := v.(map[string]any); ok && len(nested) > 0 {
+			names = settingNames(names, prefix+key+"-", nested)
+		} else {
+			names = append(names, prefix+key)
+		}
+	}
+	return names
 }
 
 // settingText is a YAML value as a flag would have it.

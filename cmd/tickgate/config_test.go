@@ -30,17 +30,21 @@ func TestSettings(t *testing.T) {
 		wantMax     int
 		wantErr     []string // parts of the error
 	}{
-		"defaults":             {wantListen: "default", wantMax: 1},
-		"file":                 {file: "listen: f\nbrokers: [a:1, b:2]\n", wantListen: "f", wantBrokers: "a:1,b:2", wantMax: 1},
-		"file, nested":         {file: "clients:\n  max: 7\n", wantListen: "default", wantMax: 7},
-		"environment wins":     {file: "listen: f\n", environ: []string{"TICKGATE_LISTEN=e", "TICKGATE_CLIENTS_MAX=3"}, wantListen: "e", wantMax: 3},
-		"command line wins":    {file: "listen: f\n", environ: []string{"TICKGATE_LISTEN=e"}, args: []string{"--listen", "c"}, wantListen: "c", wantMax: 1},
-		"list in environment":  {environ: []string{"TICKGATE_BROKERS=a:1,b:2"}, wantListen: "default", wantBrokers: "a:1,b:2", wantMax: 1},
-		"tests' own variables": {environ: []string{"TICKGATE_REQUIRE_SHARED=1"}, wantListen: "default", wantMax: 1},
-		"unknown in file":      {file: "listn: f\n", wantErr: []string{"listn", "listen"}},
-		"bad value in file":    {file: "clients-max: many\n", wantErr: []string{"settings file", "clients-max", "many"}},
+		"defaults":                     {wantListen: "default", wantMax: 1},
+		"file":                         {file: "listen: f\nbrokers: [a:1, b:2]\n", wantListen: "f", wantBrokers: "a:1,b:2", wantMax: 1},
+		"file, nested":                 {file: "clients:\n  max: 7\n", wantListen: "default", wantMax: 7},
+		"environment wins":             {file: "listen: f\n", environ: []string{"TICKGATE_LISTEN=e", "TICKGATE_CLIENTS_MAX=3"}, wantListen: "e", wantMax: 3},
+		"environment wins over nested": {file: "clients:\n  max: 7\n", environ: []string{"TICKGATE_CLIENTS_MAX=3"}, wantListen: "default", wantMax: 3},
+		"twice in file":                {file: "clients-max: 1\nclients:\n  max: 7\n", wantErr: []string{"settings file", "clients-max", "twice"}},
+		"command line wins":            {file: "listen: f\n", environ: []string{"TICKGATE_LISTEN=e"}, args: []string{"--listen", "c"}, wantListen: "c", wantMax: 1},
+		"list in environment":          {environ: []string{"TICKGATE_BROKERS=a:1,b:2"}, wantListen: "default", wantBrokers: "a:1,b:2", wantMax: 1},
+		"tests' own variables":         {environ: []string{"TICKGATE_REQUIRE_SHARED=1"}, wantListen: "default", wantMax: 1},
+		"unknown in file":              {file: "listn: f\n", wantErr: []string{"listn", "listen"}},
+		"bad value in file":            {file: "clients-max: many\n", wantErr: []string{"settings file", "clients-max", "many"}},
 		"bad value in environment": {environ: []string{"TICKGATE_CLIENTS_MAX=many"},
 			wantErr: []string{"TICKGATE_CLIENTS_MAX", "many"}},
+		"bad value in both": {file: "clients-max: 1\n", environ: []string{"TICKGATE_CLIENTS_MAX=many"},
+			wantErr: []string{"environment variable TICKGATE_CLIENTS_MAX", "many"}},
 		"broken file": {file: "listen: [\n", wantErr: []string{"settings file"}},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"bytes"
+	"context"
 	"os"
 	"path/filepath"
 	"strings"
@@ -82,5 +84,31 @@ func TestMissingSettingsFile(t *testing.T) {
 	cmd, _, _, _ := settingsCommand()
 	if err := settings(cmd, filepath.Join(t.TempDir(), "none.yaml"), nil); err == nil || !strings.Contains(err.Error(), "none.yaml") {
 		t.Errorf("error %v does not name the file", err)
+	}
+}
+
+// What is typed wrongly ends with 2 and says what, before anything starts.
+func TestUsage(t *testing.T) {
+	for name, tt := range map[string]struct {
+		args []string
+		want []string
+	}{
+		"unknown command":      {[]string{"nope"}, []string{`unknown command "nope"`}},
+		"an argument too many": {[]string{"serve", "extra"}, []string{"tickgate serve", `"extra"`}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var stdout, stderr bytes.Buffer
+			if code := run(context.Background(), tt.args, &stdout, &stderr); code != 2 {
+				t.Errorf("exit %d, want 2", code)
+			}
+			for _, part := range tt.want {
+				if !strings.Contains(stderr.String(), part) {
+					t.Errorf("stderr %q does not say %q", &stderr, part)
+				}
+			}
+			if stdout.Len() > 0 {
+				t.Errorf("it had begun: %s", &stdout)
+			}
+		})
 	}
 }

@@ -48,7 +48,7 @@ With --file recorded ticks are replayed once instead; the gateway stays up.`,
 		Example: `  tickgate dev
   tickgate dev --symbols 500 --rate 20000
   tickgate dev --file spot_btcusdt.raw.gz --venue binance --speed 10`,
-		Args: cobra.NoArgs,
+		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			log, err := c.load(cmd)
 			if err != nil {

@@ -86,7 +86,7 @@ func newFeed() *cobra.Command {
 		Long: `Reads raw venue messages from Kafka, normalizes them and writes one Kafka topic
 a symbol, ticks.<SYMBOL>. Run as many as you like: they share the raw partitions
 through their consumer group, and the broker fences the ones that were replaced.`,
-		Args: cobra.NoArgs,
+		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			log, err := c.load(cmd)
 			if err != nil {

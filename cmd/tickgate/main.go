@@ -64,7 +64,7 @@ func newRoot() *cobra.Command {
 		SilenceUsage:  true,
 		SilenceErrors: true,
 		Version:       version(),
-		Args:          cobra.NoArgs,
+		Args:          noArgs,
 		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	root.AddCommand(newDev(), newFeed(), newServe(), newReplay(), newTail(), newVersion())
@@ -74,11 +74,22 @@ func newRoot() *cobra.Command {
 	return root
 }
 
+// noArgs is cobra's check as a fault of usage.
+func noArgs(cmd *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return nil
+	}
+	if cmd.HasSubCommands() {
+		return fmt.Errorf("%w: unknown command %q", errUsage, args[0])
+	}
+	return fmt.Errorf("%w: %s takes flags only, not %q", errUsage, cmd.CommandPath(), args[0])
+}
+
 func newVersion() *cobra.Command {
 	return &cobra.Command{
 		Use:   "version",
 		Short: "Print what this binary was built from",
-		Args:  cobra.NoArgs,
+		Args:  noArgs,
 		Run:   func(cmd *cobra.Command, _ []string) { fmt.Fprintln(cmd.OutOrStdout(), "tickgate", version()) },
 	}
 }

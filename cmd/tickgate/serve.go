@@ -152,7 +152,7 @@ as many as you like: they share nothing but Kafka, and a client resumes on any.
 
 SIGTERM or Ctrl-C drains: clients are told to go and are sent away over
 --drain-window. A second signal ends the process at once.`,
-		Args: cobra.NoArgs,
+		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			log, err := c.load(cmd)
 			if err != nil {

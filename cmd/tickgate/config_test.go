@@ -93,8 +93,9 @@ func TestUsage(t *testing.T) {
 		args []string
 		want []string
 	}{
-		"unknown command":      {[]string{"nope"}, []string{`unknown command "nope"`}},
-		"an argument too many": {[]string{"serve", "extra"}, []string{"tickgate serve", `"extra"`}},
+		"unknown command":           {[]string{"nope"}, []string{`unknown command "nope"`}},
+		"more memory than there is": {[]string{"serve", "--ring-memory", "17592186044417"}, []string{"--ring-memory 17592186044417", "at most"}},
+		"an argument too many":      {[]string{"serve", "extra"}, []string{"tickgate serve", `"extra"`}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var stdout, stderr bytes.Buffer

@@ -59,7 +59,14 @@ type node struct {
 	server *gateway.Server
 }
 
+// ringMemoryMiBMax is a terabyte: more is a number of bytes by mistake, and far
+// more would wrap around as one.
+const ringMemoryMiBMax = 1 << 20
+
 func (s *serveSettings) newNode(client *broker.Client, log *slog.Logger, reg *prometheus.Registry) (*node, error) {
+	if s.ringMemoryMiB > ringMemoryMiBMax {
+		return nil, fmt.Errorf("%w: --ring-memory %d: want at most %d (MiB)", errUsage, s.ringMemoryMiB, ringMemoryMiBMax)
+	}
 	b, err := board.New(board.Options{RingMemory: s.ringMemoryMiB << 20})
 	if err != nil {
 		return nil, fmt.Errorf("%w: --ring-memory: %w", errUsage, err)

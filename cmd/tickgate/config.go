@@ -202,6 +202,16 @@ func (k *kafkaSettings) client(log *slog.Logger, reg prometheus.Registerer) (*br
 func (k *kafkaSettings) options(log *slog.Logger, reg prometheus.Registerer) (broker.Options, error) {
 	opts := broker.Options{Brokers: k.brokers, ClientID: k.clientID, Logger: log, Registerer: reg,
 		SASL: broker.SASL{Mechanism: k.saslMechanism, User: k.saslUser, Password: k.saslPassword}}
+	switch {
+	case k.saslMechanism == "" && (k.saslUser != "" || k.saslPassword != ""):
+		return opts, fmt.Errorf("%w: --kafka-user or --kafka-password without --kafka-sasl: want plain, scram-sha-256 or scram-sha-512", errUsage)
+	case k.saslMechanism != "" && k.saslUser == "":
+		return opts, fmt.Errorf("%w: --kafka-sasl %s without --kafka-user", errUsage, k.saslMechanism)
+	case (k.tlsCert == "") != (k.tlsKey == ""):
+		return opts, fmt.Errorf("%w: --kafka-tls-cert and --kafka-tls-key: want both or none", errUsage)
+	case k.tlsServerName != "" && !k.tls && k.tlsCA == "" && k.tlsCert == "":
+		return opts, fmt.Errorf("%w: --kafka-tls-server-name without --kafka-tls: the brokers would be spoken to in the clear", errUsage)
+	}
 	if k.tls || k.tlsCA != "" || k.tlsCert != "" {
 		cfg := &tls.Config{ServerName: k.tlsServerName, MinVersion: tls.VersionTLS12}
 		if k.tlsCA != "" {

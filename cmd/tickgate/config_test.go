@@ -99,6 +99,7 @@ func TestUsage(t *testing.T) {
 		"Kafka mechanism, no user":  {[]string{"serve", "--kafka-sasl", "plain"}, []string{"--kafka-sasl plain", "--kafka-user"}},
 		"Kafka key, no certificate": {[]string{"serve", "--kafka-tls-key", "k"}, []string{"--kafka-tls-cert", "--kafka-tls-key"}},
 		"Kafka server name, no TLS": {[]string{"serve", "--kafka-tls-server-name", "n"}, []string{"--kafka-tls-server-name", "--kafka-tls:"}},
+		"certificate, no key":       {[]string{"serve", "--tls-cert", "c.pem"}, []string{"--tls-cert", "--tls-key", "both"}},
 		"an argument too many":      {[]string{"serve", "extra"}, []string{"tickgate serve", `"extra"`}},
 	} {
 		t.Run(name, func(t *testing.T) {

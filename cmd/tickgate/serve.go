@@ -64,6 +64,9 @@ type node struct {
 const ringMemoryMiBMax = 1 << 20
 
 func (s *serveSettings) newNode(client *broker.Client, log *slog.Logger, reg *prometheus.Registry) (*node, error) {
+	if (s.tlsCert == "") != (s.tlsKey == "") {
+		return nil, fmt.Errorf("%w: --tls-cert and --tls-key: want both or none", errUsage)
+	}
 	if s.ringMemoryMiB > ringMemoryMiBMax {
 		return nil, fmt.Errorf("%w: --ring-memory %d: want at most %d (MiB)", errUsage, s.ringMemoryMiB, ringMemoryMiBMax)
 	}

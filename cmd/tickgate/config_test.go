@@ -93,14 +93,16 @@ func TestUsage(t *testing.T) {
 		args []string
 		want []string
 	}{
-		"unknown command":           {[]string{"nope"}, []string{`unknown command "nope"`}},
-		"more memory than there is": {[]string{"serve", "--ring-memory", "17592186044417"}, []string{"--ring-memory 17592186044417", "at most"}},
-		"Kafka user, no mechanism":  {[]string{"feed", "--kafka-user", "u", "--kafka-password", "p"}, []string{"--kafka-user", "--kafka-sasl"}},
-		"Kafka mechanism, no user":  {[]string{"serve", "--kafka-sasl", "plain"}, []string{"--kafka-sasl plain", "--kafka-user"}},
-		"Kafka key, no certificate": {[]string{"serve", "--kafka-tls-key", "k"}, []string{"--kafka-tls-cert", "--kafka-tls-key"}},
-		"Kafka server name, no TLS": {[]string{"serve", "--kafka-tls-server-name", "n"}, []string{"--kafka-tls-server-name", "--kafka-tls:"}},
-		"certificate, no key":       {[]string{"serve", "--tls-cert", "c.pem"}, []string{"--tls-cert", "--tls-key", "both"}},
-		"an argument too many":      {[]string{"serve", "extra"}, []string{"tickgate serve", `"extra"`}},
+		"unknown command":                    {[]string{"nope"}, []string{`unknown command "nope"`}},
+		"more memory than there is":          {[]string{"serve", "--ring-memory", "17592186044417"}, []string{"--ring-memory 17592186044417", "at most"}},
+		"Kafka user, no mechanism":           {[]string{"feed", "--kafka-user", "u", "--kafka-password", "p"}, []string{"--kafka-user", "--kafka-sasl"}},
+		"Kafka mechanism, no user":           {[]string{"serve", "--kafka-sasl", "plain"}, []string{"--kafka-sasl plain", "--kafka-user"}},
+		"Kafka key, no certificate":          {[]string{"serve", "--kafka-tls-key", "k"}, []string{"--kafka-tls-cert", "--kafka-tls-key"}},
+		"Kafka server name, no TLS":          {[]string{"serve", "--kafka-tls-server-name", "n"}, []string{"--kafka-tls-server-name", "--kafka-tls:"}},
+		"certificate, no key":                {[]string{"serve", "--tls-cert", "c.pem"}, []string{"--tls-cert", "--tls-key", "both"}},
+		"more replicas than Kafka can count": {[]string{"feed", "--replication", "65537"}, []string{"--replication 65537", "32767"}},
+		"retention of less than nothing":     {[]string{"feed", "--state-bytes", "-5"}, []string{"--state-bytes -5"}},
+		"an argument too many":               {[]string{"serve", "extra"}, []string{"tickgate serve", `"extra"`}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var stdout, stderr bytes.Buffer

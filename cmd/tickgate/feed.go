@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"net"
 	"net/http"
 	"strings"
@@ -64,6 +65,12 @@ func (s *feedSettings) newPipeline(client *broker.Client, log *slog.Logger, reg 
 	raw, err := s.rawTopics()
 	if err != nil {
 		return nil, err
+	}
+	if s.replication < 0 || s.replication > math.MaxInt16 {
+		return nil, fmt.Errorf("%w: --replication %d: want 1 to %d, or 0 for the cluster's default", errUsage, s.replication, math.MaxInt16)
+	}
+	if s.stateBytes < 0 {
+		return nil, fmt.Errorf("%w: --state-bytes %d: want at least 64 KiB, or 0 for its default", errUsage, s.stateBytes)
 	}
 	return feed.New(feed.Options{
 		Log:        client.Log(broker.LogOptions{Group: s.group, StateBytes: s.stateBytes, Replication: s.replication}),

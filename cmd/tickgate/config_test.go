@@ -120,3 +120,13 @@ func TestUsage(t *testing.T) {
 		})
 	}
 }
+
+// Ctrl-C before dev has its topics is an end like any other.
+func TestDevInterruptedAtOnce(t *testing.T) {
+	ctx, stop := context.WithCancel(context.Background())
+	stop()
+	var stdout, stderr bytes.Buffer
+	if code := run(ctx, []string{"dev", "--listen", "127.0.0.1:0", "--admin", "off", "--broker-listen", "127.0.0.1:0"}, &stdout, &stderr); code != 0 {
+		t.Errorf("exit %d, want 0; stderr:\n%s", code, &stderr)
+	}
+}

@@ -141,6 +141,9 @@ func (d *dev) run(brokerListen string) error {
 	}
 	if err := client.CreateTopics(ctx, []broker.TopicSpec{{Name: d.replay.KafkaTopic, Partitions: 1, Configs: map[string]string{
 		"retention.ms": "-1", "retention.bytes": fmt.Sprint(devRawBytes), "segment.bytes": fmt.Sprint(devRawBytes / 8)}}}); err != nil {
+		if ctx.Err() != nil {
+			return nil // interrupted
+		}
 		return err
 	}
 	writer := client.NewWriter(broker.WriterOptions{})

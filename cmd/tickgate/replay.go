@@ -93,6 +93,9 @@ Formats: raw     "<Unix ns> <message>" a line
 				return nil // interrupted
 			}
 			if err := client.CreateTopics(cmd.Context(), []broker.TopicSpec{{Name: opts.KafkaTopic, Partitions: 1}}); err != nil {
+				if cmd.Context().Err() != nil {
+					return nil // interrupted
+				}
 				return fmt.Errorf("raw topic %s: %w", opts.KafkaTopic, err)
 			}
 			writer := client.NewWriter(broker.WriterOptions{})

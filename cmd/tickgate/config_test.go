@@ -130,3 +130,12 @@ func TestDevInterruptedAtOnce(t *testing.T) {
 		t.Errorf("exit %d, want 0; stderr:\n%s", code, &stderr)
 	}
 }
+
+func TestFeedAdminOff(t *testing.T) {
+	ctx, stop := context.WithCancel(context.Background())
+	stop()
+	var stdout, stderr bytes.Buffer
+	if code := run(ctx, []string{"feed", "--admin", "off", "--brokers", "127.0.0.1:1"}, &stdout, &stderr); code != 0 || !strings.Contains(stdout.String(), "no metrics") {
+		t.Errorf("exit %d, want 0; stdout %q, stderr %q", code, &stdout, &stderr)
+	}
+}

@@ -19,6 +19,7 @@ import (
 	"tickgate/feed"
 	"tickgate/feed/broker"
 	"tickgate/feed/venue"
+	"tickgate/gateway"
 )
 
 // feedSettings say what a feed reads and what it writes.
@@ -109,22 +110,25 @@ through their consumer group, and the broker fences the ones that were replaced.
 			if err != nil {
 				return err
 			}
-			listener, err := listen("--admin", admin)
-			if err != nil {
-				return err
+			parts := []func(context.Context) error{pipeline.Run}
+			metrics := "no metrics"
+			if admin != gateway.AdminOff {
+				listener, err := listen("--admin", admin)
+				if err != nil {
+					return err
+				}
+				metrics = fmt.Sprintf("metrics http://%s/metrics", listener.Addr())
+				parts = append(parts, func(ctx context.Context) error { return serveAdmin(ctx, listener, reg, nil) })
 			}
-			fmt.Fprintf(cmd.OutOrStdout(), "feed: brokers %s, metrics http://%s/metrics\n", strings.Join(k.brokers, ","), listener.Addr())
-			return together(cmd.Context(),
-				pipeline.Run,
-				func(ctx context.Context) error { return serveAdmin(ctx, listener, reg, nil) },
-			)
+			fmt.Fprintf(cmd.OutOrStdout(), "feed: brokers %s, %s\n", strings.Join(k.brokers, ","), metrics)
+			return together(cmd.Context(), parts...)
 		},
 	}
 	f := cmd.Flags()
 	c.flags(f)
 	k.flags(f)
 	s.flags(f)
-	f.StringVar(&admin, "admin", "127.0.0.1:8082", "`ADDRESS` of metrics and health")
+	f.StringVar(&admin, "admin", "127.0.0.1:8082", "`ADDRESS` of metrics and health; off for none")
 	return cmd
 }
 

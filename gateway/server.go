@@ -323,7 +323,7 @@ func (s *Server) upgrade(w http.ResponseWriter, r *http.Request) {
 	so, err := s.upgrader.Upgrade(w, r, subprotocol, dialect.Text())
 	if err != nil {
 		done()
-		s.options.Log.Debug("upgrade failed", "client", remote, "err", err)
+		s.options.Log.Debug("upgrade failed", "client", remote, "error", err)
 		return
 	}
 	handedOver = true

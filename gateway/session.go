@@ -75,7 +75,7 @@ func (s *Server) serve(so *socket.Socket, d codec.Dialect, done func()) {
 	sh := s.shards[s.next.Add(1)%uint64(len(s.shards))]
 	var err error
 	if se.shard, err = sh.Attach(so, d, shard.SessionOptions{SymbolsMax: max(0, s.options.Limits.Symbols)}); err != nil {
-		s.options.Log.Warn("no shard takes a client", "client", so.RemoteAddr(), "err", err)
+		s.options.Log.Warn("no shard takes a client", "client", so.RemoteAddr(), "error", err)
 		so.Close(codec.CloseOverload)
 	} else {
 		se.shard.Tell(codec.Event{Type: codec.EventWelcome, Node: s.options.Node, Version: s.options.Version})

@@ -213,7 +213,7 @@ func (c *Client) Run(ctx context.Context, h Handler) error {
 		if at := retryAfter(err); at > wait {
 			wait = min(at, retryAfterMax)
 		}
-		c.options.Logger.Warn("gateway lost, trying again", "url", c.options.URL, "err", err, "wait", wait)
+		c.options.Logger.Warn("gateway lost, trying again", "url", c.options.URL, "error", err, "wait", wait)
 		if h.Disconnected != nil {
 			h.Disconnected(err)
 		}

@@ -149,7 +149,7 @@ func (in *Inlet) Run(ctx context.Context) error {
 		if ctx.Err() != nil {
 			return nil
 		}
-		in.log.Info("inlet closed", "records", taken, "bad", bad, "err", err)
+		in.log.Info("inlet closed", "records", taken, "bad", bad, "error", err)
 	}
 }
 

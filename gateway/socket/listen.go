@@ -141,7 +141,7 @@ func (c *Certificates) Get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 	if now := time.Now(); now.Sub(c.looked) >= lookEvery {
 		c.looked = now
 		if err := c.lookLocked(); err != nil {
-			c.log.Warn("TLS certificate not read again; the old one stays in use", "err", err)
+			c.log.Warn("TLS certificate not read again; the old one stays in use", "error", err)
 		}
 	}
 	return c.current, nil
@@ -160,7 +160,7 @@ func (c *Certificates) lookLocked() error {
 		return err
 	}
 	c.current, c.stamp = cert, stamp
-	c.log.Info("TLS certificate read again", "file", c.certFile, "not_after", cert.Leaf.NotAfter)
+	c.log.Info("TLS certificate read again", "file", c.certFile, "notAfter", cert.Leaf.NotAfter)
 	return nil
 }
 

@@ -130,6 +130,10 @@ func (c *Certificates) load() (*tls.Certificate, error) {
 			return nil, fmt.Errorf("TLS certificate %s: %w", c.certFile, err)
 		}
 	}
+	if now := time.Now(); now.After(cert.Leaf.NotAfter) || now.Before(cert.Leaf.NotBefore) {
+		c.log.Error("the TLS certificate is not valid now: clients will refuse it; put a valid one there, it is read again",
+			"file", c.certFile, "notBefore", cert.Leaf.NotBefore, "notAfter", cert.Leaf.NotAfter)
+	}
 	return &cert, nil
 }
 

@@ -434,6 +434,23 @@ func TestMarkdown(t *testing.T) {
 	}
 }
 
+// A result that cannot be written leaves the one before as it was.
+func TestResultKeptWhenDiskIsFull(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "r.json")
+	if err := runWith(1, 2).Write(path); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink("/dev/full", path+".part"); err != nil {
+		t.Fatal(err)
+	}
+	if err := runWith(1, 2, 3).Write(path); err == nil {
+		t.Fatal("a full disk was written to")
+	}
+	if r, err := ReadResult(path); err != nil || len(r.Runs) != 2 {
+		t.Errorf("after a full disk: %v; want the two runs of before", err)
+	}
+}
+
 func TestResultFiles(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "r.json")
 	if err := runWith(1, 2).Write(path); err != nil {

@@ -414,5 +414,11 @@ func (r *Result) Write(path string) error {
 		}
 		b = append(append(b, '\n'), line...)
 	}
-	return os.WriteFile(path, append(b, "\n]}\n"...), 0o644)
+	// By another name first: a disk that is full must not cost the runs before.
+	partial := path + ".part"
+	if err := os.WriteFile(partial, append(b, "\n]}\n"...), 0o644); err != nil {
+		_ = os.Remove(partial)
+		return err
+	}
+	return os.Rename(partial, path)
 }

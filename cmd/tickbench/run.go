@@ -165,6 +165,9 @@ func (s *runSettings) run(cmd *cobra.Command, names []string) error {
 	case filepath.Ext(s.out) == ".json" && len(scenarios)*len(s.targets) > 1:
 		return fmt.Errorf("%w: --out %q: want a folder for the results of several loads or targets", errUsage, s.out)
 	}
+	if err := s.checkOut(); err != nil {
+		return fmt.Errorf("%w: --out %q: %w", errUsage, s.out, err)
+	}
 	server, err := cores("server-cores", s.serverCores)
 	if err != nil {
 		return err
@@ -319,6 +322,27 @@ func (s *runSettings) path(r *bench.Result) string {
 		return s.out
 	}
 	return filepath.Join(s.out, r.Scenario.Name+"-"+r.Target+".json")
+}
+
+// checkOut tells before anything is measured that results have no place.
+func (s *runSettings) checkOut() error {
+	if s.out == "" {
+		return nil
+	}
+	dir := s.out
+	if filepath.Ext(s.out) == ".json" {
+		dir = filepath.Dir(s.out)
+		if _, err := os.Stat(dir); err != nil {
+			return err
+		}
+	} else if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	probe, err := os.CreateTemp(dir, ".tickbench-")
+	if err != nil {
+		return err
+	}
+	return errors.Join(probe.Close(), os.Remove(probe.Name()))
 }
 
 func (s *runSettings) write(r *bench.Result) error {

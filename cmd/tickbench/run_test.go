@@ -122,6 +122,18 @@ func TestRun(t *testing.T) {
 	}
 }
 
+// TestOutIsCheckedFirst: who cannot be written to is told before a run.
+func TestOutIsCheckedFirst(t *testing.T) {
+	t.Parallel()
+	load := scenarioFile(t)
+	for _, out := range []string{filepath.Join(t.TempDir(), "none", "r.json"), load} {
+		said, code := tickbench(t, "run", load, "--out", out)
+		if code != exitUsage || !strings.Contains(said, "--out") || strings.Contains(said, "1 of 1") {
+			t.Errorf("--out %s: exit %d, want %d before a run\n%s", out, code, exitUsage, said)
+		}
+	}
+}
+
 // TestScenarios: a load is printed as it can be run.
 func TestScenarios(t *testing.T) {
 	if out, code := tickbench(t, "scenarios"); code != 0 || !strings.Contains(out, "stalled ") || !strings.Contains(out, "needs: batching") {

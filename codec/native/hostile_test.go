@@ -562,3 +562,22 @@ func TestNoUnmarshal(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+// Who sends too many is told how many there may be, in either spelling.
+func TestTooManyTellsHowMany(t *testing.T) {
+	list := strings.Repeat(`"A",`, 1000) + `"A"`
+	packed := append([]byte("\x82\xa2op\xa9subscribe\xa7symbols\xdc\x03\xe9"), strings.Repeat("\xa1A", 1001)...)
+	for _, tt := range []struct {
+		dialect codec.Dialect
+		frame   []byte
+	}{
+		{native.JSON, []byte(`{"op":"subscribe","symbols":[` + list + `]}`)},
+		{native.MsgPack, packed},
+	} {
+		var c codec.Command
+		var no *codec.Error
+		if err := tt.dialect.DecodeCommand(tt.frame, &c); !errors.As(err, &no) || no.Code != native.CodeTooMany || no.Want != "at most 1000" {
+			t.Errorf("%s: %+v, want too-many, at most 1000", tt.dialect.Subprotocol(), err)
+		}
+	}
+}

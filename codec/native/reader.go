@@ -38,7 +38,8 @@ type reader struct {
 
 // span is a list or a map that is being read.
 type span struct {
-	left  int // MessagePack: elements to come
+	left  int // elements to come; in JSON, that may come
+	most  int
 	begun bool
 }
 
@@ -288,7 +289,7 @@ func (r *reader) open(fix byte, most, bytesEach int, of string) span {
 	c := r.b[r.i]
 	r.i++
 	if r.text {
-		return span{left: most}
+		return span{left: most, most: most}
 	}
 	var n uint64
 	switch {
@@ -337,7 +338,7 @@ func (r *reader) more(s *span, end byte) bool {
 	}
 	s.begun = true
 	if s.left--; s.left < 0 {
-		r.fail(CodeTooMany, "too many elements", "")
+		r.fail(CodeTooMany, "too many elements", "at most "+strconv.Itoa(s.most))
 		return false
 	}
 	return true

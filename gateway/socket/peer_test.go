@@ -301,11 +301,16 @@ func pump(t *testing.T, s *Socket, n int, stop <-chan struct{}) (sent int) {
 // writeCertificate writes a self-signed certificate and its key.
 func writeCertificate(t testing.TB, dir string, serial int64) (certFile, keyFile string) {
 	t.Helper()
+	return writeCertificateUntil(t, dir, serial, time.Now().Add(time.Hour))
+}
+
+func writeCertificateUntil(t testing.TB, dir string, serial int64, notAfter time.Time) (certFile, keyFile string) {
+	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)
 	}
-	template := &x509.Certificate{SerialNumber: big.NewInt(serial), NotAfter: time.Now().Add(time.Hour),
+	template := &x509.Certificate{SerialNumber: big.NewInt(serial), NotAfter: notAfter,
 		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
 	if err != nil {

@@ -745,6 +745,22 @@ func TestCertificateReload(t *testing.T) {
 	}
 }
 
+// A certificate that clients will refuse is told when it is read.
+func TestCertificateExpired(t *testing.T) {
+	for name, notAfter := range map[string]time.Time{"valid": time.Now().Add(time.Hour), "expired": time.Now().Add(-time.Hour)} {
+		t.Run(name, func(t *testing.T) {
+			certFile, keyFile := writeCertificateUntil(t, t.TempDir(), 1, notAfter)
+			var said bytes.Buffer
+			if _, err := LoadCertificates(certFile, keyFile, slog.New(slog.NewTextHandler(&said, nil))); err != nil {
+				t.Fatal(err)
+			}
+			if told := strings.Contains(said.String(), "not valid now"); told != (name == "expired") {
+				t.Errorf("log: %q", &said)
+			}
+		})
+	}
+}
+
 func TestOptionsSayAllFaults(t *testing.T) {
 	_, err := NewUpgrader(Options{StallMax: 2 * time.Millisecond, MessageBytesMax: 1 << 20})
 	if err == nil || !strings.Contains(err.Error(), "StallMax 2ms: want 1s to 10m") || !strings.Contains(err.Error(), "MessageBytesMax 1048576") {

@@ -48,6 +48,9 @@ func newMetrics(reg prometheus.Registerer) metrics {
 		append: prometheus.NewHistogram(prometheus.HistogramOpts{Name: "tickgate_feed_append_seconds", Help: "Appending a batch of records.",
 			Buckets: []float64{.0005, .001, .002, .005, .01, .02, .05, .1, .2, .5, 1, 5, 30}}),
 	}
+	for _, reason := range []string{deadMalformed, deadSymbol, deadParked} {
+		m.dead.WithLabelValues(reason) // so that an alert sees the first one
+	}
 	ticks := prometheus.NewCounterVec(prometheus.CounterOpts{Name: "tickgate_feed_ticks_total", Help: "Ticks stamped, by kind."}, []string{"kind"})
 	for k := range m.ticks {
 		if k > 0 {

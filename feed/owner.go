@@ -170,7 +170,7 @@ func (o *owner) normalize(messages []Message, now time.Time) int {
 		ticks, kind, err := o.raw.Venue.Normalize(o.ticks, msg.Value)
 		m.messages.WithLabelValues(o.raw.Venue.Name, kind).Inc()
 		if err != nil {
-			o.dead(msg, "malformed", err.Error(), now)
+			o.dead(msg, deadMalformed, err.Error(), now)
 			continue
 		}
 		o.ticks = ticks
@@ -186,7 +186,7 @@ func (o *owner) normalize(messages []Message, now time.Time) int {
 			}
 			if !s.parked.IsZero() {
 				if now.Before(s.parked) {
-					o.dead(msg, "parked", "the symbol's Kafka topic could not be written", now)
+					o.dead(msg, deadParked, "the symbol's Kafka topic could not be written", now)
 					continue
 				}
 				s.parked = time.Time{}
@@ -227,7 +227,7 @@ func (o *owner) refuse(s *symbol, msg *Message, now time.Time) {
 		return
 	}
 	s.refusedAt = now
-	o.dead(msg, "symbol", fmt.Sprintf("%v (%d ticks since the last word of it)", s.refused, s.refusals), now)
+	o.dead(msg, deadSymbol, fmt.Sprintf("%v (%d ticks since the last word of it)", s.refused, s.refusals), now)
 	s.refusals = 0
 	if errors.Is(s.refused, errTooManyNew) { // it may be its turn now
 		delete(o.symbols, s.venueSymbol)
@@ -294,7 +294,7 @@ func (o *owner) failed(faults []error, try int, now time.Time) (again bool, err 
 		}
 		if !s.parked.IsZero() {
 			o.feed.metrics.parked.Inc()
-			o.dead(p.msg, "parked", fmt.Sprintf("the symbol's Kafka topic could not be written: %v", s.failed), now)
+			o.dead(p.msg, deadParked, fmt.Sprintf("the symbol's Kafka topic could not be written: %v", s.failed), now)
 			continue
 		}
 		o.pending = append(o.pending, p)
@@ -521,6 +521,13 @@ func (o *owner) add(s *symbol, r *record.Record, at int64) {
 	o.entries = append(o.entries, Entry{KafkaTopic: s.kafkaTopic, Key: s.key, Value: o.values[from:len(o.values):len(o.values)], Time: at})
 	o.of = append(o.of, s)
 }
+
+// The reasons of dead letters, in their headers and in the metric.
+const (
+	deadMalformed = "malformed" // no message of its venue
+	deadSymbol    = "symbol"    // its symbol could not be named or claimed
+	deadParked    = "parked"    // its symbol's Kafka topic could not be written
+)
 
 // dead adds a dead letter.
 func (o *owner) dead(msg *Message, reason, why string, now time.Time) {

@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"tickgate/codec"
 	"tickgate/feed/broker"
 	"tickgate/feed/follow"
 	"tickgate/gateway"
@@ -147,7 +148,23 @@ func registerBoard(reg prometheus.Registerer, b *board.Board) {
 	counter("repeats_total", "Records that were not newer.", func(c board.Counts) uint64 { return c.Repeats })
 	counter("refused_total", "Symbols beyond what a board can hold.", func(c board.Counts) uint64 { return c.Refused })
 	gauge("topics", "Topics.", func(c board.Counts) float64 { return float64(c.Topics) })
+	reg.MustRegister(boardStates{b})
 	gauge("ring_bytes", "Memory of the rings of last trades.", func(c board.Counts) float64 { return float64(c.RingBytes) })
+}
+
+// boardStates exports how many topics are in each state, all states always: an
+// alert on "stale" must see 0 and not nothing.
+type boardStates struct{ board *board.Board }
+
+var boardStatesDesc = prometheus.NewDesc("tickgate_board_topics_by_state", "Topics by how far they can be trusted.", []string{"state"}, nil)
+
+func (boardStates) Describe(ch chan<- *prometheus.Desc) { ch <- boardStatesDesc }
+
+func (s boardStates) Collect(ch chan<- prometheus.Metric) {
+	n := s.board.States()
+	for state := codec.StateLoading; state <= codec.StateReplay; state++ {
+		ch <- prometheus.MustNewConstMetric(boardStatesDesc, prometheus.GaugeValue, float64(n[state]), state.String())
+	}
 }
 
 func newServe() *cobra.Command {

@@ -194,6 +194,17 @@ func (b *Board) Counts() Counts {
 	}
 }
 
+// States counts the topics by how far they can be trusted.
+func (b *Board) States() map[codec.TopicState]int {
+	n := make(map[codec.TopicState]int)
+	for _, t := range b.Topics() {
+		t.mu.Lock()
+		n[t.standing.State]++
+		t.mu.Unlock()
+	}
+	return n
+}
+
 // Watcher is a shard's place at the board: the marks of what has changed.
 type Watcher struct {
 	board *Board

@@ -247,7 +247,17 @@ func authenticate(ctx context.Context, k *conn, addr string, m sasl.Mechanism) e
 func (k *conn) ask(ctx context.Context, req protocol.Message) (protocol.Message, error) {
 	stop := k.arm(ctx, 0)
 	defer stop()
-	return k.RoundTrip(req)
+	res, err := k.RoundTrip(req)
+	return res, k.named(err)
+}
+
+// named says whose fault it was: a broker that dies is an EOF, which tells
+// nobody anything.
+func (k *conn) named(err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("broker %s: %w", k.RemoteAddr(), err)
 }
 
 // arm bounds the next exchange in time: our timeout after wait, or ctx.
@@ -275,11 +285,11 @@ func (k *conn) exchange(ctx context.Context, b []byte, wait time.Duration) ([]by
 	defer stop()
 	binary.BigEndian.PutUint32(b, uint32(len(b)-4))
 	if _, err := k.Write(b); err != nil {
-		return nil, err
+		return nil, k.named(err)
 	}
 	var head [8]byte
 	if _, err := io.ReadFull(k, head[:]); err != nil {
-		return nil, err
+		return nil, k.named(err)
 	}
 	n := int(int32(binary.BigEndian.Uint32(head[:]))) - 4
 	if n < 0 || n > responseBytesMax {
@@ -293,7 +303,7 @@ func (k *conn) exchange(ctx context.Context, b []byte, wait time.Duration) ([]by
 	}
 	in := k.in[:n]
 	_, err := io.ReadFull(k, in)
-	return in, err
+	return in, k.named(err)
 }
 
 // TopicInfo is a Kafka topic as the cluster tells it.

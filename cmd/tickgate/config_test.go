@@ -102,7 +102,9 @@ func TestUsage(t *testing.T) {
 		"certificate, no key":                {[]string{"serve", "--tls-cert", "c.pem"}, []string{"--tls-cert", "--tls-key", "both"}},
 		"more replicas than Kafka can count": {[]string{"feed", "--replication", "65537"}, []string{"--replication 65537", "32767"}},
 		"retention of less than nothing":     {[]string{"feed", "--state-bytes", "-5"}, []string{"--state-bytes -5"}},
-		"an argument too many":               {[]string{"serve", "extra"}, []string{"tickgate serve", `"extra"`}},
+		"limits": {[]string{"serve", "--listen", "127.0.0.1:0", "--clients-max", "-5", "--symbols-per-client", "-2", "--stall-max", "1ms", "--drain-window", "1h"},
+			[]string{"--clients-max -5", "--symbols-per-client -2", "--stall-max 1ms: want 1s to 10m", "--drain-window 1h"}},
+		"an argument too many": {[]string{"serve", "extra"}, []string{"tickgate serve", `"extra"`}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var stdout, stderr bytes.Buffer

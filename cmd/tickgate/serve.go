@@ -109,10 +109,18 @@ func (s *serveSettings) newNode(client *broker.Client, log *slog.Logger, reg *pr
 		return nil, fmt.Errorf("%w; give another address with --%s", err, strings.ToLower(taken.Option))
 	}
 	if err != nil {
+		if text := flagOfOption.Replace(err.Error()); text != err.Error() {
+			return nil, fmt.Errorf("%w: %s", errUsage, text)
+		}
 		return nil, err
 	}
 	return n, nil
 }
+
+// flagOfOption gives the faults of gateway.Options the names that were typed.
+var flagOfOption = strings.NewReplacer("Limits.ConnectionsPerAddress", "--clients-per-address", "Limits.Connections", "--clients-max",
+	"Limits.UpgradesPerSecond", "--upgrades-per-second", "Limits.Symbols", "--symbols-per-client",
+	"StallMax", "--stall-max", "DrainWindow", "--drain-window")
 
 // url is the WebSocket's.
 func (s *serveSettings) url(n *node) string {

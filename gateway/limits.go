@@ -39,8 +39,10 @@ const (
 )
 
 // Limits bound what clients may cost. A zero field means its default, [Off]
-// means no limit. Every refusal is counted in
-// tickgate_gateway_refused_total{limit}.
+// means no limit. Every connection and upgrade that is refused is counted in
+// tickgate_gateway_refused_total{limit}, every client that is closed in
+// tickgate_gateway_sessions_closed_total{reason}; a symbol that is refused is
+// told to its client alone.
 type Limits struct {
 	// Connections bounds the sessions of this node: each costs memory, a file
 	// descriptor and a share of every flush. Beyond it upgrades get 503.

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/spf13/cobra"
 )
@@ -139,5 +140,20 @@ func TestFeedAdminOff(t *testing.T) {
 	var stdout, stderr bytes.Buffer
 	if code := run(ctx, []string{"feed", "--admin", "off", "--brokers", "127.0.0.1:1"}, &stdout, &stderr); code != 0 || !strings.Contains(stdout.String(), "no metrics") {
 		t.Errorf("exit %d, want 0; stdout %q, stderr %q", code, &stdout, &stderr)
+	}
+}
+
+// A duration in the log has its unit, in JSON too.
+func TestLogDurations(t *testing.T) {
+	for _, format := range []string{"text", "json"} {
+		var out bytes.Buffer
+		log, err := newLogger(&out, "info", format)
+		if err != nil {
+			t.Fatal(err)
+		}
+		log.Info("x", "after", 16251*time.Millisecond)
+		if !strings.Contains(out.String(), "16.251s") {
+			t.Errorf("%s: %s", format, &out)
+		}
 	}
 }

@@ -489,6 +489,7 @@ func TestFollower(t *testing.T) {
 		u.Type, u.Epoch = codec.EventSnapshot, 1
 		return u
 	}
+	lost := native.Update{Type: codec.EventState} // what came before it, the gateway says, is not all there was
 	for name, tt := range map[string]struct {
 		rows []native.Update
 		want []string
@@ -503,6 +504,8 @@ func TestFollower(t *testing.T) {
 		"notional":       {[]native.Update{snapshot(10, 5, "7"), with(trade(11, 6, "1", "8"), func(u *native.Update) { u.Notional = u.Notional.AddDecimal(codec.MustDecimal("1")) })}, []string{CheckTotal}},
 		"cancel":         {[]native.Update{snapshot(10, 5, "7"), with(trade(11, 6, "1", "6"), func(u *native.Update) { u.Kind, u.Trades = codec.KindCancel, 4 })}, nil},
 		"correction":     {[]native.Update{snapshot(10, 5, "7"), with(trade(11, 6, "1", "6.5"), func(u *native.Update) { u.Kind, u.Trades = codec.KindCorrection, 5 }), with(trade(12, 7, "1", "7.5"), func(u *native.Update) { u.Trades = 6 })}, nil},
+		"lost and told":  {[]native.Update{snapshot(10, 5, "7"), lost, trade(15, 9, "1", "11")}, nil},
+		"lost once":      {[]native.Update{snapshot(10, 5, "7"), lost, trade(15, 9, "1", "11"), trade(17, 11, "1", "13")}, []string{CheckGap}},
 		"older snapshot": {[]native.Update{snapshot(10, 5, "7"), snapshot(9, 5, "7")}, []string{CheckOrder}},
 		"newer snapshot": {[]native.Update{snapshot(10, 5, "7"), snapshot(12, 6, "8")}, nil},
 		"snapshot shrinks": {[]native.Update{snapshot(10, 5, "7"), func() native.Update {
@@ -515,9 +518,12 @@ func TestFollower(t *testing.T) {
 		var got []string
 		bad := func(check, _, _ string) { got = append(got, check) }
 		for i := range tt.rows {
-			if tt.rows[i].Type == codec.EventSnapshot {
+			switch tt.rows[i].Type {
+			case codec.EventState:
+				f.lost = true
+			case codec.EventSnapshot:
 				f.snapshot(&tt.rows[i], bad)
-			} else {
+			default:
 				f.tick(&tt.rows[i], bad)
 			}
 		}

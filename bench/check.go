@@ -81,6 +81,8 @@ type follower struct {
 	totalled bool // volume and trades are
 	behind   bool
 	anew     bool // it has been asked for again: the next snapshot is where it goes on
+	goesOn   bool // it has been granted, and nothing has come since
+	lost     bool // told: trades since where it goes on are missing, the next one's no says how many
 	epoch    int64
 	seq      uint64
 	no       uint64
@@ -124,8 +126,7 @@ type judge func(check, got, want string)
 
 func num[T int64 | uint64](n T) string { return fmt.Sprint(n) }
 
-// snapshot begins to follow, or goes on. On trades a client that goes on is
-// sent those since where it was: there the snapshot is no place to go on from.
+// snapshot begins to follow, or goes on.
 func (f *follower) snapshot(u *native.Update, bad judge) {
 	if f.known && !f.behind {
 		switch {
@@ -133,12 +134,10 @@ func (f *follower) snapshot(u *native.Update, bad judge) {
 			bad(CheckOrder, "a snapshot of epoch "+num(u.Epoch), "at least "+num(f.epoch))
 		case u.Epoch == f.epoch && u.Seq < f.seq:
 			bad(CheckOrder, "a snapshot of seq "+num(u.Seq), "at least "+num(f.seq))
-		case u.Epoch == f.epoch && u.Channel == codec.ChannelTrades && f.numbered:
-			return
 		}
 	}
 	sameNumbering := f.known && f.epoch == u.Epoch
-	f.known, f.epoch, f.seq, f.behind = true, u.Epoch, u.Seq, false
+	f.known, f.epoch, f.seq, f.behind, f.goesOn, f.lost = true, u.Epoch, u.Seq, false, false, false
 	f.no, f.numbered = u.No, u.Channel != codec.ChannelTicker
 	f.totals(u, sameNumbering, bad)
 }
@@ -156,6 +155,9 @@ func (f *follower) tick(u *native.Update, bad judge) (merged uint64) {
 	summed := false
 	switch u.Type {
 	case codec.EventTrade:
+		if f.lost && u.No > f.no {
+			f.dropped = u.No - f.no - 1
+		}
 		if want := f.no + 1 + f.dropped; f.numbered && u.No != want && u.Seq > f.seq {
 			bad(CheckGap, "trade "+num(u.No)+" after "+num(f.no)+" with "+num(f.dropped)+" drops told", "trade "+num(want))
 		}
@@ -183,6 +185,7 @@ func (f *follower) tick(u *native.Update, bad judge) (merged uint64) {
 	f.totals(u, f.known && !summed, bad) // a sum does not shrink
 	f.known, f.seq, f.dropped = true, u.Seq, 0
 	f.no, f.numbered = u.No, u.Type != codec.EventTicker
+	f.goesOn, f.lost = false, false
 	return merged
 }
 

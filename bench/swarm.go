@@ -542,6 +542,10 @@ func (c *client) event(e *codec.Event) {
 		if at, ok := c.index.get(e.ID); ok {
 			c.subs[at].dropped += e.Count
 		}
+	case codec.EventState:
+		if at, ok := c.index.get(e.ID); ok && e.State == codec.StateGap {
+			c.subs[at].lost = c.subs[at].goesOn
+		}
 	case codec.EventBehind:
 		if at, ok := c.index.get(e.ID); ok {
 			c.subs[at].behind = true
@@ -584,7 +588,7 @@ func (c *client) granted(e *codec.Event) {
 		c.subs = append(c.subs, follower{symbol: symbol, id: e.ID})
 	}
 	f := &c.subs[at]
-	f.id = e.ID
+	f.id, f.goesOn = e.ID, true
 	if f.anew {
 		f.anew, f.numbered, f.dropped = false, false, 0
 	}

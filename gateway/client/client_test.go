@@ -209,12 +209,12 @@ func TestResume(t *testing.T) {
 	if u := r.update(); u.Symbol != "BTCUSDT" || u.Epoch != 1 || u.No != 12 || u.Dropped != 0 {
 		t.Errorf("after the loss %+v", u)
 	}
-	// What no ring held any more is told by a drop; a snapshot is only news.
-	p.send(granted(codec.ChannelTrades, 4, "ETHUSDT"), snapshot(codec.ChannelTrades, 4, market(1, 70)),
+	// What left the ring while it went on there is told by a drop, as always.
+	p.send(granted(codec.ChannelTrades, 4, "ETHUSDT"),
 		event(codec.Event{Type: codec.EventDrop, Channel: codec.ChannelTrades, ID: 4, Symbol: "ETHUSDT", Count: 15}),
 		tick(codec.ChannelTrades, 4, 66), tick(codec.ChannelTrades, 4, 67))
-	for i, want := range []uint64{0, 15, 0} {
-		if u := r.update(); u.Symbol != "ETHUSDT" || u.Dropped != want || u.Snapshot() != (i == 0) {
+	for i, want := range []uint64{15, 0} {
+		if u := r.update(); u.Symbol != "ETHUSDT" || u.Dropped != want {
 			t.Errorf("update %d: %+v, want %d dropped", i, u, want)
 		}
 	}
@@ -265,11 +265,12 @@ func TestGoingOnBeyondTheRing(t *testing.T) {
 	p = g.next()
 	p.send(granted(codec.ChannelTrades, 7, "BTCUSDT"),
 		event(codec.Event{Type: codec.EventState, Channel: codec.ChannelTrades, ID: 7, Symbol: "BTCUSDT", State: codec.StateGap}),
-		snapshot(codec.ChannelTrades, 7, market(1, 20)), tick(codec.ChannelTrades, 7, 18), tick(codec.ChannelTrades, 7, 19))
-	r.update()
-	for i, want := range []uint64{7, 0} {
-		if u := r.update(); u.No != uint64(18+i) || u.Dropped != want {
-			t.Errorf("trade %d with %d dropped, want %d with %d", u.No, u.Dropped, 18+i, want)
+		event(codec.Event{Type: codec.EventState, Channel: codec.ChannelTrades, ID: 7, Symbol: "BTCUSDT", State: codec.StateLive}),
+		tick(codec.ChannelTrades, 7, 18), tick(codec.ChannelTrades, 7, 19),
+		snapshot(codec.ChannelTrades, 7, market(1, 25)), tick(codec.ChannelTrades, 7, 26))
+	for _, want := range []struct{ no, dropped uint64 }{{18, 7}, {19, 0}, {25, 6}, {26, 0}} {
+		if u := r.update(); u.No != want.no || u.Dropped != want.dropped {
+			t.Errorf("trade %d with %d dropped, want %d with %d", u.No, u.Dropped, want.no, want.dropped)
 		}
 	}
 }

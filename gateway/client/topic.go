@@ -56,10 +56,8 @@ func (t *topic) take(u *Update, fault func(string)) {
 	u.Dropped, t.dropped = t.dropped, 0
 }
 
-// takeSnapshot begins to follow, or goes on. A client that goes on in trades is
-// then sent those since where it was, each missing one told by a drop: there the
-// snapshot is news, and not where the trades go on. If the gateway no longer has
-// all of them it says so, and how many are missing the next one's number tells.
+// takeSnapshot begins to follow, or goes on. In trades it comes instead of those
+// since where we were: that many are missing.
 func (t *topic) takeSnapshot(u *Update, fault func(string)) {
 	if t.known && !t.behind {
 		switch {
@@ -67,8 +65,10 @@ func (t *topic) takeSnapshot(u *Update, fault func(string)) {
 			fault(fmt.Sprintf("snapshot of epoch %d after epoch %d", u.Epoch, t.epoch))
 		case u.Epoch == t.epoch && u.Seq < t.seq:
 			fault(fmt.Sprintf("snapshot of seq %d after seq %d", u.Seq, t.seq))
-		case u.Epoch == t.epoch && u.Channel == codec.ChannelTrades && t.numbered:
-			return
+		case u.Epoch == t.epoch && u.Channel == codec.ChannelTrades:
+			if t.numbered && u.No > t.no {
+				t.dropped += u.No - t.no
+			}
 		case u.Epoch == t.epoch:
 			u.Merged = t.merged(&u.Update)
 		}

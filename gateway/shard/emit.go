@@ -289,6 +289,14 @@ func (s *Shard) emitTerms(g *group, sub *subscription, t *topic, ref uint64) (on
 	if sub.flags&late != 0 && !ask.hasFrom {
 		se.forget(g, sub)
 	}
+	if sub.flags&lost != 0 {
+		if sub.epoch == t.epoch && !s.event(se, &codec.Event{Type: codec.EventState, Channel: c, ID: t.ID, Symbol: t.Symbol, State: codec.StateGap,
+			Since: s.now.UnixNano(), Why: "some trades since then have left this node's ring"}) {
+			return false, false
+		}
+		sub.flags &^= lost
+		sub.standing = 0 // and how it stands now
+	}
 	if sub.standing != t.standing {
 		if !s.event(se, &codec.Event{Type: codec.EventState, Channel: c, ID: t.ID, Symbol: t.Symbol,
 			State: v.Standing.State, Since: v.Standing.Since, Why: v.Standing.Why}) {
@@ -304,20 +312,12 @@ func (s *Shard) emitTerms(g *group, sub *subscription, t *topic, ref uint64) (on
 			return false, false
 		}
 		sub.epoch = t.epoch // told once, even if the frame ends here
-		sub.flags &^= lost | kept
 	}
 	if sub.flags&behind != 0 {
 		if !s.event(se, &codec.Event{Type: codec.EventBehind, Channel: c, ID: t.ID, Symbol: t.Symbol, Epoch: v.State.Epoch, Seq: v.State.Seq}) {
 			return false, false
 		}
 		sub.flags &^= behind
-	}
-	if sub.flags&lost != 0 {
-		if !s.event(se, &codec.Event{Type: codec.EventState, Channel: c, ID: t.ID, Symbol: t.Symbol, State: codec.StateGap,
-			Since: s.now.UnixNano(), Why: "some trades since then have left this node's ring"}) {
-			return false, false
-		}
-		sub.flags &^= lost
 	}
 	if sub.flags&snapshot != 0 {
 		s.scratch = se.dialect.AppendSnapshot(s.scratch[:0], c, g.terms.view, t.ID, t.Symbol, &v.State)
@@ -328,10 +328,7 @@ func (s *Shard) emitTerms(g *group, sub *subscription, t *topic, ref uint64) (on
 		sub.flags |= served
 		se.counts.Snapshots++
 		s.stats.live.Ledger.Snapshots++
-		if sub.flags&kept == 0 {
-			se.begin(sub, t.head(c))
-		}
-		sub.flags &^= kept
+		se.begin(sub, t.head(c)) // what follows is newer
 	}
 	sub.epoch = t.epoch
 	return true, true

@@ -31,7 +31,6 @@ const (
 	served                     // has been sent a tick or a snapshot
 	behind                     // the client has seen more than this node
 	lost                       // resumed from a point that the ring no longer holds
-	kept                       // its snapshot does not move the cursor: what the ring has of it follows
 	late                       // Session.late knows more
 	named                      // by the set that is being put together
 	leaving                    // goes with the next sweep

@@ -579,10 +579,9 @@ func (se *Session) resume(g *group, sub *subscription, t *topic, from *lateAsk) 
 		cursor, whole := t.Resume(from.epoch, from.seq, t.head(codec.ChannelTrades))
 		se.begin(sub, cursor)
 		sub.epoch = t.epoch
-		if whole {
-			sub.flags &^= snapshot
-		} else {
-			sub.flags |= lost | kept | snapshot
+		sub.flags &^= snapshot
+		if !whole { // what the ring has of it follows all the same
+			sub.flags |= lost
 		}
 	}
 }

@@ -1,0 +1,105 @@
+package shard
+
+import (
+	"fmt"
+	"testing"
+
+	"tickgate/codec"
+	"tickgate/codec/native"
+)
+
+// ask subscribes to A from a place.
+func (x *bench) ask(se *Session, channel codec.Channel, epoch int64, seq uint64) {
+	x.t.Helper()
+	c := &codec.Command{Op: codec.OpSubscribe, Ref: 7, Channel: channel}
+	c.Symbols.Append(codec.SymbolItem{Name: []byte("A"), HasFrom: true, Epoch: epoch, Seq: seq})
+	x.do(se, c)
+}
+
+// rows spells what a client got of its symbol: s5 a snapshot, 6 a tick, and the
+// words for what was told.
+func rows(list []native.Update) (all []string) {
+	for _, u := range list {
+		switch u.Type {
+		case codec.EventSnapshot:
+			all = append(all, fmt.Sprintf("s%d", u.Seq))
+		case codec.EventTrade, codec.EventTicker:
+			all = append(all, fmt.Sprint(u.Seq))
+		case codec.EventReset:
+			all = append(all, "reset")
+		case codec.EventBehind:
+			all = append(all, "behind")
+		case codec.EventDrop:
+			all = append(all, fmt.Sprintf("drop%d", u.Event.Count))
+		case codec.EventState:
+			if u.Event.State == codec.StateGap {
+				all = append(all, "gap")
+			}
+		}
+	}
+	return all
+}
+
+// TestResumeBeforeTheTopicIsThere: a node that has just started knows no topic
+// yet. Who goes on there gets the same as from one that has been up for long.
+func TestResumeBeforeTheTopicIsThere(t *testing.T) {
+	for _, channel := range []codec.Channel{codec.ChannelTrades, codec.ChannelTicker} {
+		for name, tt := range map[string]struct {
+			epoch        int64
+			seq          uint64
+			trades, tick string
+		}{
+			"where it stands":    {1, 30, "[31]", "[31]"},
+			"a little behind":    {1, 27, "[28 29 30 31]", "[s30 31]"},
+			"a later epoch":      {7, 27, "[behind s30 31]", "[behind s30 31]"},
+			"ahead of this node": {1, 99, "[behind s30 31]", "[behind s30 31]"},
+		} {
+			for _, declared := range []bool{false, true} {
+				t.Run(fmt.Sprintf("%v %s declared=%v", channel, name, declared), func(t *testing.T) {
+					x := newBench(t)
+					if declared {
+						x.board.Declare("A", true)
+					}
+					conn := &fakeConn{room: -1}
+					x.ask(x.attach(conn), channel, tt.epoch, tt.seq)
+					x.board.Declare("A", true)
+					for range 30 {
+						x.trade("A")
+					}
+					x.board.Loaded("A")
+					x.settled()
+					x.trade("A")
+					await(t, "the newest", func() bool {
+						r := rows(conn.updates(t))
+						return len(r) > 0 && r[len(r)-1] == "31"
+					})
+					want := map[codec.Channel]string{codec.ChannelTrades: tt.trades, codec.ChannelTicker: tt.tick}[channel]
+					if got := fmt.Sprint(rows(conn.updates(t))); got != want {
+						t.Errorf("got %s, want %s", got, want)
+					}
+				})
+			}
+		}
+	}
+}
+
+// TestFromOfASilentSymbol: a topic that is loaded and has never ticked is
+// followed from its first tick whatever place the client names.
+func TestFromOfASilentSymbol(t *testing.T) {
+	for _, channel := range []codec.Channel{codec.ChannelTrades, codec.ChannelTicker} {
+		for name, seq := range map[string]uint64{"from its start": 0, "from further on": 5} {
+			t.Run(fmt.Sprint(channel, " ", name), func(t *testing.T) {
+				x := newBench(t)
+				x.board.Declare("A", true)
+				x.board.Loaded("A")
+				conn := &fakeConn{room: -1}
+				x.ask(x.attach(conn), channel, 1, seq)
+				x.trade("A")
+				await(t, "its first tick", func() bool {
+					r := rows(conn.updates(t))
+					return len(r) > 0 && (r[len(r)-1] == "1" || r[len(r)-1] == "s1")
+				})
+			})
+		}
+	}
+}

@@ -103,3 +103,40 @@ func TestFromOfASilentSymbol(t *testing.T) {
 		}
 	}
 }
+
+// TestResumeFromWhatIsLost: a place that the ring no longer holds is told as a
+// gap. What it holds follows, in order, and no snapshot that would be ahead of it.
+func TestResumeFromWhatIsLost(t *testing.T) {
+	x := newBench(t)
+	x.board.Declare("A", true)
+	const all = 20_000 // more than a ring holds
+	for range all {
+		x.trade("A")
+	}
+	x.board.Loaded("A")
+	x.board.SetState("A", codec.StateLive, 1, "")
+	conn := &fakeConn{room: -1}
+	x.ask(x.attach(conn), codec.ChannelTrades, 1, 3)
+	await(t, "the newest", func() bool {
+		r := rows(conn.updates(t))
+		return len(r) > 0 && r[len(r)-1] == fmt.Sprint(all)
+	})
+	got := rows(conn.updates(t))
+	if got[0] != "gap" {
+		t.Fatalf("first %s, want a gap", got[0])
+	}
+	for i, row := range got[1:] {
+		if want := fmt.Sprint(all - len(got) + 2 + i); row != want {
+			t.Fatalf("%s after %s, want %s", row, got[i], want)
+		}
+	}
+	var states []codec.TopicState
+	for _, u := range conn.updates(t) {
+		if u.Type == codec.EventState {
+			states = append(states, u.Event.State)
+		}
+	}
+	if fmt.Sprint(states) != "[gap live]" {
+		t.Errorf("states %v, want gap, then what it is", states)
+	}
+}

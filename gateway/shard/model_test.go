@@ -3,6 +3,7 @@ package shard
 import (
 	"context"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"strings"
 	"sync"
@@ -27,6 +28,7 @@ type modelSymbol struct {
 	name   string
 	state  codec.State
 	offset int64
+	nos    map[int64][]uint64 // by epoch and seq: the number of the last trade then
 }
 
 // publish makes the next tick.
@@ -50,6 +52,10 @@ func (m *modelSymbol) publish(b *board.Board, rng *rand.Rand) {
 		r.Trade = st.Last
 	}
 	r.State = *st
+	if m.nos[st.Epoch] == nil {
+		m.nos[st.Epoch] = []uint64{0}
+	}
+	m.nos[st.Epoch] = append(m.nos[st.Epoch], st.TradeNo)
 	b.Publish(&r)
 }
 
@@ -62,6 +68,14 @@ type modelClient struct {
 	rng   *rand.Rand
 	asked map[uint64]*codec.Command // by ref
 	ref   uint64
+
+	wants map[modelKey]bool // what it may follow already: from no other place then
+	wild  [4]bool           // by channel: so may be any of its symbols, by a pattern
+}
+
+type modelKey struct {
+	channel codec.Channel
+	symbol  string
 }
 
 const modelSymbols = 12
@@ -80,14 +94,52 @@ func (c *modelClient) act(ctx context.Context) {
 	if c.rng.IntN(6) == 0 {
 		cmd.Symbols.Append(codec.SymbolItem{Name: []byte([]string{"*", "M1*"}[c.rng.IntN(2)])})
 	} else {
-		for range 1 + c.rng.IntN(5) {
-			cmd.Symbols.Append(codec.SymbolItem{Name: fmt.Appendf(nil, "M%d", c.rng.IntN(modelSymbols))})
+		for _, i := range c.rng.Perm(modelSymbols)[:1+c.rng.IntN(5)] {
+			it := codec.SymbolItem{Name: fmt.Appendf(nil, "M%d", i)}
+			if !c.wants[modelKey{cmd.Channel, string(it.Name)}] && !c.wild[cmd.Channel] && cmd.Op != codec.OpUnsubscribe && c.rng.IntN(2) == 0 {
+				it.HasFrom, it.Epoch, it.Seq = true, int64(1+c.rng.IntN(4)), uint64(c.rng.IntN(4000))
+			}
+			cmd.Symbols.Append(it)
 		}
 	}
 	c.asked[c.ref] = cmd
+	c.want(cmd)
 	if err := c.se.Do(ctx, cmd); err != nil && ctx.Err() == nil {
 		c.t.Errorf("client %d: %v", c.no, err)
 	}
+}
+
+// want notes what the client may follow once cmd is carried out.
+func (c *modelClient) want(cmd *codec.Command) {
+	if cmd.Op == codec.OpSet { // nothing else is left, on any channel
+		c.wild = [4]bool{}
+		clear(c.wants)
+	}
+	for it := range cmd.Symbols.All() {
+		name := string(it.Name)
+		switch wild := strings.HasSuffix(name, "*"); {
+		case cmd.Op != codec.OpUnsubscribe:
+			c.wild[cmd.Channel] = c.wild[cmd.Channel] || wild
+			c.wants[modelKey{cmd.Channel, name}] = true
+		case name == "*":
+			c.wild[cmd.Channel] = false
+			maps.DeleteFunc(c.wants, func(k modelKey, _ bool) bool { return k.channel == cmd.Channel })
+		default:
+			delete(c.wants, modelKey{cmd.Channel, name})
+		}
+	}
+}
+
+// place is where a command said that the client stands.
+func place(cmd *codec.Command, symbol string) codec.SymbolItem {
+	if cmd != nil {
+		for it := range cmd.Symbols.All() {
+			if string(it.Name) == symbol {
+				return it
+			}
+		}
+	}
+	return codec.SymbolItem{}
 }
 
 // modelTopic is what a client knows of a topic on a channel.
@@ -100,6 +152,7 @@ type modelTopic struct {
 	told    uint64 // dropped since
 	number  bool
 	expects bool // a snapshot
+	behind  bool // told that the client has seen more
 }
 
 // check reads all that the client was sent.
@@ -130,7 +183,15 @@ func (c *modelClient) check(final map[string]*modelSymbol) {
 			}
 			if !tp.on {
 				tp.on, tp.number, tp.expects = true, false, true
-				tp.epoch, tp.seq, tp.told = e.Epoch, 0, 0
+				tp.epoch, tp.seq, tp.told, tp.behind = e.Epoch, 0, 0, false
+				if from := place(c.asked[e.Ref], e.Symbol); from.HasFrom {
+					// What the client says it has seen: if no snapshot comes, the
+					// stream goes on right there.
+					tp.epoch, tp.seq = from.Epoch, from.Seq
+					if nos := final[e.Symbol].nos[from.Epoch]; from.Seq < uint64(len(nos)) {
+						tp.no, tp.number = nos[from.Seq], e.Channel == codec.ChannelTrades
+					}
+				}
 			}
 			if e.Ref != 0 && !matches(c.asked[e.Ref], e.Symbol) {
 				fail("%s granted for a command that did not ask for it", e.Symbol)
@@ -145,11 +206,19 @@ func (c *modelClient) check(final map[string]*modelSymbol) {
 			}
 		case codec.EventReset:
 			tp := topics[[2]uint32{e.ID, uint32(e.Channel)}]
-			if tp == nil || !tp.on || e.Epoch <= tp.epoch {
+			if tp == nil || !tp.on || e.Epoch < tp.epoch || e.Epoch == tp.epoch && !tp.expects { // the grant may be of a later command, which names no place
 				fail("a reset of id %d to epoch %d: %+v", e.ID, e.Epoch, tp)
 				return
 			}
 			tp.epoch, tp.seq, tp.no, tp.number, tp.told = e.Epoch, 0, 0, false, 0
+		case codec.EventBehind:
+			if tp := topics[[2]uint32{e.ID, uint32(e.Channel)}]; tp != nil {
+				tp.behind = true
+			}
+		case codec.EventState:
+			if tp := topics[[2]uint32{e.ID, uint32(e.Channel)}]; tp != nil && e.State == codec.StateGap {
+				tp.number, tp.expects = false, false // what is there goes on from here
+			}
 		case codec.EventDrop:
 			if tp := topics[[2]uint32{e.ID, uint32(e.Channel)}]; tp != nil {
 				tp.told += e.Count
@@ -163,7 +232,7 @@ func (c *modelClient) check(final map[string]*modelSymbol) {
 			if u.Type == codec.EventSnapshot {
 				// It tells its epoch: a numbering may have begun anew since the
 				// grant, when the socket took nothing between the two.
-				if !tp.expects || u.Epoch < tp.epoch {
+				if !tp.expects || !tp.behind && (u.Epoch < tp.epoch || u.Epoch == tp.epoch && u.Seq < tp.seq) {
 					fail("%s: a snapshot of epoch %d that was not awaited: %+v", tp.symbol, u.Epoch, tp)
 				}
 				tp.expects, tp.epoch, tp.seq, tp.no, tp.number = false, u.Epoch, u.Seq, u.No, true
@@ -226,7 +295,7 @@ func TestModel(t *testing.T) {
 	for p := range publishers {
 		var mine []*modelSymbol
 		for i := p; i < modelSymbols; i += publishers {
-			m := &modelSymbol{name: fmt.Sprintf("M%d", i), state: codec.State{Epoch: 1}}
+			m := &modelSymbol{name: fmt.Sprintf("M%d", i), state: codec.State{Epoch: 1}, nos: map[int64][]uint64{}}
 			final[m.name] = m
 			mine = append(mine, m)
 		}
@@ -250,7 +319,7 @@ func TestModel(t *testing.T) {
 	var all []*modelClient
 	doing, stop := context.WithCancel(ctx)
 	for i := range clients {
-		c := &modelClient{t: t, no: i, conn: &fakeConn{room: -1}, rng: rand.New(rand.NewPCG(seed, uint64(100+i))), asked: map[uint64]*codec.Command{}}
+		c := &modelClient{t: t, no: i, conn: &fakeConn{room: -1}, rng: rand.New(rand.NewPCG(seed, uint64(100+i))), asked: map[uint64]*codec.Command{}, wants: map[modelKey]bool{}}
 		if c.se, err = shards[i%2].Attach(c.conn, native.MsgPack, SessionOptions{}); err != nil {
 			t.Fatal(err)
 		}

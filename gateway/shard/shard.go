@@ -165,7 +165,8 @@ type Shard struct {
 	slots     []*slot
 	tickOrder []*Session // sessions in the order of their next tick
 	tickNext  time.Time
-	tickAt    int
+	tickAt    int // in tickOrder
+	tickPart  int // how many parts of tickPeriod have been served
 
 	groups     []*group // by their number
 	freeGroups []uint32
@@ -543,15 +544,15 @@ func (s *Shard) release(t *topic) {
 // tick lets a part of the sockets tick.
 func (s *Shard) tick() {
 	s.tickNext = s.now.Add(tickPeriod / tickParts)
-	if s.tickAt >= len(s.tickOrder) {
+	if s.tickPart == tickParts {
 		s.tickOrder = s.tickOrder[:0]
 		for se := range s.sessions {
 			s.tickOrder = append(s.tickOrder, se)
 		}
-		s.tickAt = 0
+		s.tickAt, s.tickPart = 0, 0
 	}
-	n := (len(s.tickOrder) + tickParts - 1) / tickParts
-	for ; n > 0 && s.tickAt < len(s.tickOrder); n-- {
+	s.tickPart++
+	for until := (len(s.tickOrder)*s.tickPart + tickParts - 1) / tickParts; s.tickAt < until; {
 		se := s.tickOrder[s.tickAt]
 		s.tickOrder[s.tickAt] = nil
 		s.tickAt++

@@ -375,3 +375,48 @@ func TestNoChangeIsMissed(t *testing.T) {
 		}
 	}
 }
+
+// TestStoreThenMark: a mark tells of what is there already.
+func TestStoreThenMark(t *testing.T) {
+	b := newBoard(t, Options{})
+	w, err := b.Watch()
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.Declare("A", true)
+	a := b.Lookup("A")
+	w.Interest(a)
+	a.mu.Lock() // so that nothing can be stored
+	done := make(chan struct{})
+	go func() { defer close(done); b.Publish(of("A", 1, 1, 1)) }()
+	time.Sleep(20 * time.Millisecond)
+	early := w.marked(1)
+	a.mu.Unlock()
+	<-done
+	if early || !w.marked(1) {
+		t.Errorf("marked before it was stored: %v, after: %v", early, w.marked(1))
+	}
+}
+
+// TestClearThenLoad: what changes while a shard reads is marked for its next look.
+func TestClearThenLoad(t *testing.T) {
+	b := newBoard(t, Options{})
+	w, err := b.Watch()
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.Declare("A", true)
+	w.Interest(b.Lookup("A"))
+	b.Publish(of("A", 1, 1, 1))
+	looks := 0
+	for range 3 {
+		w.Take(func(uint32) {
+			if looks++; looks == 1 {
+				b.Publish(of("A", 1, 2, 1))
+			}
+		})
+	}
+	if looks != 2 {
+		t.Errorf("%d looks at two changes, want 2", looks)
+	}
+}

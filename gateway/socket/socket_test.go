@@ -731,6 +731,10 @@ func TestCertificateReload(t *testing.T) {
 	later := time.Now().Add(time.Minute)
 	writeCertificate(t, dir, 2)
 	_ = os.Chtimes(certFile, later, later)
+	c.looked = time.Now()
+	if cert, err := c.Get(nil); err != nil || cert.Leaf.SerialNumber.Int64() != 1 {
+		t.Errorf("looked at the files again within %v: %v", lookEvery, err)
+	}
 	if got := serial(); got != 2 {
 		t.Errorf("serial %d after the files changed, want 2", got)
 	}

@@ -2,7 +2,6 @@ package shard
 
 import (
 	"fmt"
-	"runtime"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -293,39 +292,5 @@ func TestInterestEnds(t *testing.T) {
 	}
 	if n := marks(); n != 0 {
 		t.Errorf("%d marks after the end, want none", n)
-	}
-}
-
-// TestInterestBeforeState: what is published while a topic is taken up is either
-// in the state that was taken or marked.
-func TestInterestBeforeState(t *testing.T) {
-	const topics = 20_000
-	h := newHouse(t, topics)
-	all := h.board.Topics()
-	var at, done atomic.Int64
-	go func() {
-		for i := range int64(topics) {
-			for at.Load() <= i {
-				runtime.Gosched()
-			}
-			h.trade(int(i))
-			done.Store(i + 1)
-		}
-	}()
-	for i, bt := range all {
-		at.Store(int64(i + 1))
-		for range i % 128 { // now a little earlier, now later
-			at.Load()
-		}
-		tp := h.shard.hold(bt)
-		for done.Load() <= int64(i) {
-			runtime.Gosched()
-		}
-		marked := false
-		h.shard.watcher.Take(func(uint32) { marked = true })
-		if tp.view.State.Seq != 2 && !marked {
-			t.Fatalf("topic %d: a trade while it was taken up is neither in its state nor marked", i)
-		}
-		h.shard.release(tp)
 	}
 }

@@ -34,7 +34,8 @@ type Board interface {
 	// Declare makes a topic that is loading. begins says that it has just
 	// appeared, and is read from its first record.
 	Declare(symbol string, begins bool)
-	// Loaded says that a declared topic has no record yet.
+	// Loaded says that a declared topic has been read up to its newest record,
+	// if it has one.
 	Loaded(symbol string)
 	// Publish takes a record, unless it is not newer than the last one.
 	Publish(r *record.Record) bool

@@ -8,6 +8,10 @@
 // is setting it once: a slow shard merges more, it never queues more, and
 // [Board.Publish] never waits for one. Publish stores, then marks; a shard
 // clears, then loads; so no change is ever missed.
+//
+// The design's least and greatest price of each block of 16 entries of a ring are
+// not here: they are for high and low between two updates of a client, which no
+// command can ask for yet.
 package board
 
 import (

@@ -300,3 +300,37 @@ func TestTooFast(t *testing.T) {
 		})
 	}
 }
+
+// A client that reads on is asked again at once how far it is, not at the next
+// tick or frame.
+func TestPingedAgain(t *testing.T) {
+	both(t, func(t *testing.T, useTLS bool) {
+		s := serve(t, useTLS, Options{}, nil)
+		p, so := s.dial(t, 4<<20)
+		for until := time.Now().Add(200 * time.Millisecond); time.Now().Before(until); {
+			if !so.Ready() {
+				time.Sleep(time.Millisecond)
+				continue
+			}
+			if _, err := so.WriteFrame(payload(1, 1000)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		pings := 0
+		for pings < 2 { // the first stands behind half of what may be unread
+			op, b, err := p.frame()
+			if err != nil {
+				t.Fatalf("after %d pings: %v", pings, err)
+			}
+			if op == opPing {
+				p.send(0x80|opPong, b)
+				pings++
+			}
+		}
+		for until := time.Now().Add(5 * time.Second); so.Stats().Unread > 0; time.Sleep(time.Millisecond) {
+			if time.Now().After(until) {
+				t.Fatalf("%d bytes unread after all was read", so.Stats().Unread)
+			}
+		}
+	})
+}

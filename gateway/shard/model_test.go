@@ -360,6 +360,14 @@ func TestModel(t *testing.T) {
 	if sum.Offered != sum.Delivered+sum.Merged+sum.Filtered+sum.Dropped || sum.Delivered == 0 || sum.Merged == 0 || sum.Dropped == 0 {
 		t.Errorf("ledger %+v: want it to add up, and some of each", sum)
 	}
+	sum.Offered, sum.Pending = 0, 0 // are not told
+	await(t, "the counts that are told outside", func() bool {
+		var told codec.Ledger
+		for _, s := range shards {
+			told.Add(s.Stats().Ledger)
+		}
+		return told == sum
+	})
 	for _, c := range all {
 		c.check(final)
 	}

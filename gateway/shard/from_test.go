@@ -61,12 +61,17 @@ func TestResumeBeforeTheTopicIsThere(t *testing.T) {
 						x.board.Declare("A", true)
 					}
 					conn := &fakeConn{room: -1}
-					x.ask(x.attach(conn), channel, tt.epoch, tt.seq)
+					se := x.attach(conn)
+					x.ask(se, channel, tt.epoch, tt.seq)
 					x.board.Declare("A", true)
 					for range 30 {
 						x.trade("A")
 					}
 					x.board.Loaded("A")
+					await(t, "its place to be looked up", func() (found bool) {
+						err := x.shard.do(t.Context(), func() { found = se.n == 1 && se.late == nil })
+						return err == nil && found
+					})
 					x.settled()
 					x.trade("A")
 					await(t, "the newest", func() bool {

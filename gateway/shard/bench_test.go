@@ -155,9 +155,15 @@ func BenchmarkSilence(b *testing.B) {
 	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/symbols, "ns/symbol")
 }
 
-// BenchmarkSubscribe is how long one command holds a shard up.
+// BenchmarkSubscribe is how long one command holds a shard up that has 5,000
+// topics; with its other end.
 func BenchmarkSubscribe(b *testing.B) {
 	for name, names := range map[string]func(*codec.Command){
+		"patterns=1000": func(c *codec.Command) {
+			for i := range 1000 {
+				c.Symbols.Append(codec.SymbolItem{Name: fmt.Appendf(nil, "T%d*", i)})
+			}
+		},
 		"waiting=5000": func(c *codec.Command) {
 			for i := range 5000 {
 				c.Symbols.Append(codec.SymbolItem{Name: fmt.Appendf(nil, "W%d", i)})
@@ -174,7 +180,7 @@ func BenchmarkSubscribe(b *testing.B) {
 			if err != nil {
 				b.Fatal(err)
 			}
-			for i := range 1000 {
+			for i := range 5000 {
 				bd.Declare(fmt.Sprintf("T%d", i), true)
 			}
 			s, err := New(bd, Options{})
@@ -186,11 +192,45 @@ func BenchmarkSubscribe(b *testing.B) {
 			s.attach(se)
 			c := &codec.Command{Op: codec.OpSubscribe, Channel: codec.ChannelTicker}
 			names(c)
+			end := *c
+			end.Op = codec.OpUnsubscribe
 			for b.Loop() {
-				se.work = nil
 				s.carryOut(se, c, make(chan struct{}))
+				se.work = nil
+				s.carryOut(se, &end, make(chan struct{}))
+				se.events = nil
+			}
+			if se.n != 0 || len(se.hopes) != 0 {
+				b.Fatalf("%d subscriptions and %d hopes are left", se.n, len(se.hopes))
 			}
 		})
+	}
+}
+
+// BenchmarkMeet is how long a session that waits for 10,000 names and patterns
+// holds a shard up for each symbol that appears.
+func BenchmarkMeet(b *testing.B) {
+	bd, err := board.New(board.Options{})
+	if err != nil {
+		b.Fatal(err)
+	}
+	s, err := New(bd, Options{})
+	if err != nil {
+		b.Fatal(err)
+	}
+	s.now = time.Now()
+	se := &Session{shard: s, conn: &fakeConn{}, dialect: native.MsgPack}
+	s.attach(se)
+	c := &codec.Command{Op: codec.OpSubscribe, Channel: codec.ChannelTicker}
+	for i := range 5000 {
+		c.Symbols.Append(codec.SymbolItem{Name: fmt.Appendf(nil, "W%d", i)})
+		c.Symbols.Append(codec.SymbolItem{Name: fmt.Appendf(nil, "W%d*", i)})
+	}
+	s.carryOut(se, c, make(chan struct{}))
+	bd.Declare("T", true)
+	other := bd.Lookup("T")
+	for b.Loop() {
+		se.meet(s, other)
 	}
 }
 

@@ -5,8 +5,8 @@ import (
 	"cmp"
 	"context"
 	"maps"
+	"math/bits"
 	"slices"
-	"strings"
 	"time"
 
 	"tickgate/codec"
@@ -41,6 +41,7 @@ type Session struct {
 	groups  []*group // each has subscriptions
 	scanAt  int      // of all subscriptions: where a rescan that was cut off goes on
 	hopes   map[hopeKey]hope
+	hopeFor [4]uint64           // by channel: which keys hopes may have, a bit a pattern's length and hopeNames
 	hopeNo  uint64              // of the last
 	late    map[lateKey]lateAsk // of those flagged late
 	work    *work
@@ -89,11 +90,15 @@ type hopeKey struct {
 	channel codec.Channel
 }
 
-func (k *hopeKey) matches(symbol string) bool {
+// hopeNames is the bit of Session.hopeFor that stands for names.
+const hopeNames uint64 = 1 << 63
+
+// bit is what stands for the key in Session.hopeFor.
+func (k *hopeKey) bit() uint64 {
 	if k.wild {
-		return strings.HasPrefix(symbol, k.name)
+		return 1 << len(k.name)
 	}
-	return symbol == k.name
+	return hopeNames
 }
 
 // hope is what is asked for, if it appears.
@@ -258,6 +263,7 @@ func (s *Shard) subscribe(se *Session, c *codec.Command, done chan struct{}) {
 	}
 	g := s.groupOf(se, t)
 	s.stampNo++
+	var wanted prefixes
 	refuse := func(name string, why refusal) {
 		w.items = append(w.items, workItem{kind: codec.EventRefused, name: name, why: why})
 	}
@@ -272,14 +278,8 @@ func (s *Shard) subscribe(se *Session, c *codec.Command, done chan struct{}) {
 			ok, again := se.hope(s, hopeKey{string(prefix), true, t.channel}, hope{terms: t, ask: lateAsk{ref: c.Ref}})
 			if !ok {
 				refuse(string(it.Name), refusedMany)
-			}
-			if !ok || again {
-				continue
-			}
-			for _, bt := range s.board.Topics()[:s.seen] { // the others are met later, by the hope
-				if strings.HasPrefix(bt.Symbol, string(prefix)) {
-					s.take(g, w, bt, codec.SymbolItem{})
-				}
+			} else if !again {
+				wanted.add(string(prefix))
 			}
 		default:
 			if bt := s.board.Lookup(string(it.Name)); bt != nil && int(bt.ID) < s.seen {
@@ -296,6 +296,13 @@ func (s *Shard) subscribe(se *Session, c *codec.Command, done chan struct{}) {
 		}
 	}
 	if g != nil {
+		if len(wanted.set) > 0 {
+			for _, bt := range s.board.Topics()[:s.seen] { // the others are met later, by the hope
+				if wanted.match(bt.Symbol) {
+					s.take(g, w, bt, codec.SymbolItem{})
+				}
+			}
+		}
 		s.gather(g)
 	}
 	if c.Op == codec.OpSet && !c.More {
@@ -486,41 +493,63 @@ func (se *Session) hope(s *Shard, key hopeKey, h hope) (ok, again bool) {
 		se.hopes = make(map[hopeKey]hope)
 	}
 	se.hopes[key] = h
+	se.hopeFor[key.channel&3] |= key.bit()
 	s.hoping[se] = struct{}{}
 	return true, there && have.stamp == h.stamp
 }
 
 // forgo ends those hopes that are chosen.
 func (se *Session) forgo(s *Shard, chosen func(hopeKey, hope) bool) {
-	maps.DeleteFunc(se.hopes, chosen)
+	se.hopeFor = [4]uint64{}
+	maps.DeleteFunc(se.hopes, func(k hopeKey, h hope) bool {
+		if chosen(k, h) {
+			return true
+		}
+		se.hopeFor[k.channel&3] |= k.bit()
+		return false
+	})
+	se.hopeless(s)
+}
+
+// hopeless lets the shard know if a session hopes for nothing any more.
+func (se *Session) hopeless(s *Shard) {
 	if len(se.hopes) == 0 {
-		se.hopes = nil
+		se.hopes, se.hopeFor = nil, [4]uint64{}
 		delete(s.hoping, se)
 	}
 }
 
 // meet subscribes to a new topic if it was hoped for: on the terms that were
-// asked for last, as it would be if it had been there.
+// asked for last, as it would be if it had been there. It looks for the keys that
+// match, so that thousands of others cost nothing.
 func (se *Session) meet(s *Shard, bt *board.Topic) {
-	var newest [4]hope // by channel
-	se.forgo(s, func(k hopeKey, h hope) bool {
-		if !k.matches(bt.Symbol) {
-			return false
+	for c, keys := range se.hopeFor {
+		var newest hope
+		for ; keys != 0; keys &= keys - 1 {
+			key := hopeKey{name: bt.Symbol, channel: codec.Channel(c)}
+			if n := bits.TrailingZeros64(keys); uint64(1)<<n != hopeNames {
+				if n > len(bt.Symbol) {
+					continue
+				}
+				key.name, key.wild = bt.Symbol[:n], true
+			}
+			h, ok := se.hopes[key]
+			if !ok {
+				continue
+			}
+			if !key.wild {
+				delete(se.hopes, key)
+			}
+			if h.no > newest.no {
+				h, newest = newest, h
+			}
+			newest.ask.goOnFrom(&h.ask)
 		}
-		last := &newest[k.channel&3]
-		if from := last.ask; h.no > last.no {
-			*last = h
-			last.ask.goOnFrom(&from)
-		} else {
-			last.ask.goOnFrom(&h.ask)
-		}
-		return !k.wild
-	})
-	for i := range newest {
-		if h := &newest[i]; h.no > 0 {
-			se.meetHope(s, bt, h)
+		if newest.no > 0 {
+			se.meetHope(s, bt, &newest)
 		}
 	}
+	se.hopeless(s)
 }
 
 // meetHope subscribes to a topic as h says.
@@ -595,24 +624,25 @@ func (se *Session) begin(sub *subscription, cursor uint64) {
 
 // unsubscribe ends subscriptions and hopes by name or pattern.
 func (se *Session) unsubscribe(s *Shard, c *codec.Command) (n uint64) {
+	var unwanted prefixes
 	for it := range c.Symbols.All() {
-		prefix, wild := bytes.CutSuffix(it.Name, []byte("*"))
-		if !wild {
-			delete(se.hopes, hopeKey{string(it.Name), false, c.Channel})
-			if bt := s.board.Lookup(string(it.Name)); bt != nil {
-				if g, at := se.find(c.Channel, bt.ID); g != nil && g.subs[at].flags&leaving == 0 {
-					s.drop(g, &g.subs[at])
-					n++
-				}
-			}
+		if prefix, wild := bytes.CutSuffix(it.Name, []byte("*")); wild {
+			unwanted.add(string(prefix))
 			continue
 		}
-		maps.DeleteFunc(se.hopes, func(k hopeKey, _ hope) bool {
-			return k.channel == c.Channel && strings.HasPrefix(k.name, string(prefix))
-		})
+		delete(se.hopes, hopeKey{string(it.Name), false, c.Channel})
+		if bt := s.board.Lookup(string(it.Name)); bt != nil {
+			if g, at := se.find(c.Channel, bt.ID); g != nil && g.subs[at].flags&leaving == 0 {
+				s.drop(g, &g.subs[at])
+				n++
+			}
+		}
+	}
+	if len(unwanted.set) > 0 {
+		se.forgo(s, func(k hopeKey, _ hope) bool { return k.channel == c.Channel && unwanted.match(k.name) })
 		for _, g := range se.groups {
 			for i := range g.subs {
-				if sub := &g.subs[i]; g.terms.channel == c.Channel && sub.flags&leaving == 0 && strings.HasPrefix(s.symbol(sub), string(prefix)) {
+				if sub := &g.subs[i]; g.terms.channel == c.Channel && sub.flags&leaving == 0 && unwanted.match(s.symbol(sub)) {
 					s.drop(g, sub)
 					n++
 				}
@@ -627,10 +657,42 @@ func (se *Session) unsubscribe(s *Shard, c *codec.Command) (n uint64) {
 		}
 		s.tidy(se)
 	}
-	if len(se.hopes) == 0 {
-		delete(s.hoping, se)
-	}
+	se.hopeless(s)
 	return n
+}
+
+// prefixes are beginnings of symbols. To look whether a symbol has one of
+// thousands costs no more than of one of each length.
+type prefixes struct {
+	set     map[string]struct{}
+	lengths uint64 // a bit each; a symbol is shorter than 63
+}
+
+func (p *prefixes) add(prefix string) {
+	if len(prefix) > codec.SymbolBytesMax {
+		return // of nothing
+	}
+	if p.set == nil {
+		p.set = make(map[string]struct{})
+	}
+	p.set[prefix] = struct{}{}
+	p.lengths |= 1 << len(prefix)
+}
+
+func (p *prefixes) match(symbol string) bool {
+	if p.lengths&1 != 0 {
+		return true
+	}
+	for l := p.lengths; l != 0; l &= l - 1 {
+		n := bits.TrailingZeros64(l)
+		if n > len(symbol) {
+			break
+		}
+		if _, ok := p.set[symbol[:n]]; ok {
+			return true
+		}
+	}
+	return false
 }
 
 // symbol is what the subscription's topic is called.

@@ -92,7 +92,8 @@ type Burst struct {
 type Group struct {
 	Count   int    `yaml:"count" json:"count"`
 	Channel string `yaml:"channel" json:"channel"`
-	// Every is the least time between two updates; 0 asks for each.
+	// Every is the period in which a symbol is updated at most once; 0 asks for
+	// each update.
 	Every    Duration `yaml:"every" json:"every"`
 	Encoding string   `yaml:"encoding" json:"encoding"` // msgpack (default), json
 	View     []string `yaml:"view" json:"view,omitempty"`

@@ -73,7 +73,7 @@ type Op uint8
 const (
 	OpSubscribe Op = 1 + iota
 	OpUnsubscribe
-	OpSet    // the whole desired state
+	OpSet    // the whole desired state of a channel
 	OpAuth   // a token
 	OpAck    // frames up to Frame have been read
 	OpLedger // tell the counts

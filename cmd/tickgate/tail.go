@@ -70,7 +70,7 @@ null.`,
 	c.flags(f)
 	f.StringVar(&url, "url", "ws://127.0.0.1:8080/v1/ws", "the gateway's WebSocket `URL`")
 	f.StringVar(&channel, "channel", "ticker", "ticker, quotes or trades")
-	f.IntVar(&everyMillis, "every", 100, "least time between two updates of a symbol, in `MS`; 0: every update")
+	f.IntVar(&everyMillis, "every", 100, "a symbol is updated at most once in each period of so many `MS`; 0: every update")
 	f.BoolVar(&asJSON, "json", false, "one JSON object an update instead of the table")
 	return cmd
 }

@@ -111,9 +111,9 @@ func (c *modelClient) act(ctx context.Context) {
 
 // want notes what the client may follow once cmd is carried out.
 func (c *modelClient) want(cmd *codec.Command) {
-	if cmd.Op == codec.OpSet { // nothing else is left, on any channel
-		c.wild = [4]bool{}
-		clear(c.wants)
+	if cmd.Op == codec.OpSet { // nothing else is left on its channel
+		c.wild[cmd.Channel] = false
+		maps.DeleteFunc(c.wants, func(k modelKey, _ bool) bool { return k.channel == cmd.Channel })
 	}
 	for it := range cmd.Symbols.All() {
 		name := string(it.Name)
@@ -199,8 +199,7 @@ func (c *modelClient) check(final map[string]*modelSymbol) {
 		case codec.EventUnsubscribed:
 			cmd := c.asked[e.Ref]
 			for key, tp := range topics {
-				if cmd.Op == codec.OpSet && !(key[1] == uint32(cmd.Channel) && matches(cmd, tp.symbol)) ||
-					cmd.Op == codec.OpUnsubscribe && key[1] == uint32(cmd.Channel) && matches(cmd, tp.symbol) {
+				if key[1] == uint32(cmd.Channel) && matches(cmd, tp.symbol) == (cmd.Op == codec.OpUnsubscribe) {
 					tp.on = false
 				}
 			}

@@ -33,9 +33,9 @@ type Session struct {
 
 	// Owned by Shard.Run.
 	ended   bool
-	listed  bool // to be visited in this round
-	rescan  bool // look at every subscription
-	setting bool // a set is being put together
+	listed  bool    // to be visited in this round
+	rescan  bool    // look at every subscription
+	setting [4]bool // by channel: a set is being put together
 	frameNo uint64
 	n       int      // subscriptions, in all groups
 	groups  []*group // each has subscriptions
@@ -249,16 +249,20 @@ func (s *Shard) subscribe(se *Session, c *codec.Command, done chan struct{}) {
 	}
 	w := &work{ref: c.Ref, channel: c.Channel, done: done}
 	s.meetNewTopics() // so that a topic is either seen or hoped for, never both
-	if c.Op == codec.OpSet && !se.setting {
-		se.setting = true
+	if setting := &se.setting[c.Channel&3]; c.Op == codec.OpSet && !*setting {
+		*setting = true
 		for _, g := range se.groups {
 			for i := range g.subs {
-				g.subs[i].flags &^= named
+				if g.terms.channel == c.Channel {
+					g.subs[i].flags &^= named
+				}
 			}
 		}
 		for k, h := range se.hopes {
-			h.named = false
-			se.hopes[k] = h
+			if k.channel == c.Channel {
+				h.named = false
+				se.hopes[k] = h
+			}
 		}
 	}
 	g := s.groupOf(se, t)
@@ -306,8 +310,8 @@ func (s *Shard) subscribe(se *Session, c *codec.Command, done chan struct{}) {
 		s.gather(g)
 	}
 	if c.Op == codec.OpSet && !c.More {
-		w.items = append(w.items, workItem{kind: codec.EventUnsubscribed, n: se.keepNamed(s)})
-		se.setting = false
+		w.items = append(w.items, workItem{kind: codec.EventUnsubscribed, n: se.keepNamed(s, c.Channel)})
+		se.setting[c.Channel&3] = false
 	}
 	s.tidy(se)
 	if se.work != nil { // its Do was given up; the answer is told all the same
@@ -354,7 +358,7 @@ func (s *Shard) take(g *group, w *work, bt *board.Topic, from codec.SymbolItem) 
 		s.unfollow(old, s.topics[bt.ID])
 	}
 	sub.flags &^= granted
-	if se.setting {
+	if se.setting[g.terms.channel&3] {
 		sub.flags |= named
 	}
 	if from.HasFrom && sub.epoch == 0 && sub.flags&served == 0 { // nothing has been sent of it: not too late
@@ -452,11 +456,11 @@ func (s *Shard) drop(g *group, sub *subscription) {
 
 // dropAll ends those subscriptions of a session that are chosen, and tells how
 // many they were.
-func (s *Shard) dropAll(se *Session, chosen func(*subscription) bool) (n uint64) {
+func (s *Shard) dropAll(se *Session, chosen func(*group, *subscription) bool) (n uint64) {
 	for _, g := range se.groups {
 		before := n
 		for i := range g.subs {
-			if sub := &g.subs[i]; chosen(sub) {
+			if sub := &g.subs[i]; chosen(g, sub) {
 				s.drop(g, sub)
 				n++
 			}
@@ -488,7 +492,7 @@ func (se *Session) hope(s *Shard, key hopeKey, h hope) (ok, again bool) {
 		return false, false
 	}
 	se.hopeNo++
-	h.no, h.stamp, h.named = se.hopeNo, s.stampNo, se.setting
+	h.no, h.stamp, h.named = se.hopeNo, s.stampNo, se.setting[key.channel&3]
 	if se.hopes == nil {
 		se.hopes = make(map[hopeKey]hope)
 	}
@@ -698,10 +702,10 @@ func (p *prefixes) match(symbol string) bool {
 // symbol is what the subscription's topic is called.
 func (s *Shard) symbol(sub *subscription) string { return s.board.Topics()[sub.topic].Symbol }
 
-// keepNamed ends what a set did not name.
-func (se *Session) keepNamed(s *Shard) (n uint64) {
-	se.forgo(s, func(_ hopeKey, h hope) bool { return !h.named })
-	return s.dropAll(se, func(sub *subscription) bool { return sub.flags&named == 0 })
+// keepNamed ends what of its channel a set did not name.
+func (se *Session) keepNamed(s *Shard, c codec.Channel) (n uint64) {
+	se.forgo(s, func(k hopeKey, h hope) bool { return k.channel == c && !h.named })
+	return s.dropAll(se, func(g *group, sub *subscription) bool { return g.terms.channel == c && sub.flags&named == 0 })
 }
 
 // end ends a session for good.
@@ -715,7 +719,7 @@ func (s *Shard) end(se *Session, reason codec.CloseReason) {
 		close(se.work.done)
 		se.work = nil
 	}
-	s.dropAll(se, func(*subscription) bool { return true })
+	s.dropAll(se, func(*group, *subscription) bool { return true })
 	se.counts.Dropped += se.afloat
 	se.counts.Delivered -= se.afloat
 	s.stats.live.Ledger.Dropped += se.afloat

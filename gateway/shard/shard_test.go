@@ -351,6 +351,7 @@ func TestPatternsSetAndUnsubscribe(t *testing.T) {
 	se := x.attach(conn)
 	x.subscribe(se, codec.ChannelTicker, 0, "BTC-*")
 	x.loaded("BTC-B", "ETH-B")
+	x.subscribe(se, codec.ChannelTrades, 0, "BTC-A", "LATER") // of which the sets say nothing
 	granted := func(want ...string) {
 		t.Helper()
 		await(t, fmt.Sprint("granted ", want), func() bool {
@@ -376,8 +377,14 @@ func TestPatternsSetAndUnsubscribe(t *testing.T) {
 	set.Symbols.Append(codec.SymbolItem{Name: []byte("BTC-B")})
 	x.do(se, set)
 	granted("BTC-A", "BTC-B", "ETH-A")
+	if n := se.n; n != 3 || len(se.hopes) != 1 {
+		t.Errorf("%d subscriptions and %d waiting names and patterns after the set, want ETH-A, BTC-B and on trades BTC-A, and LATER", n, len(se.hopes))
+	}
+	for _, c := range []codec.Channel{codec.ChannelTrades, codec.ChannelQuotes} { // one that keeps nothing, one of nothing
+		x.do(se, &codec.Command{Op: codec.OpSet, Channel: c})
+	}
 	if n := se.n; n != 2 || len(se.hopes) != 0 {
-		t.Errorf("%d subscriptions and %d patterns after the set, want ETH-A and BTC-B", n, len(se.hopes))
+		t.Errorf("%d subscriptions and %d waiting after a set of nothing on trades, want ETH-A and BTC-B", n, len(se.hopes))
 	}
 	off := &codec.Command{Op: codec.OpUnsubscribe, Channel: codec.ChannelTicker}
 	off.Symbols.Append(codec.SymbolItem{Name: []byte("*")})

@@ -97,7 +97,7 @@
 //	ref          a number of the client's, which answers repeat           all
 //	channel      "ticker", "quotes" or "trades"         subscribe, unsubscribe, set
 //	symbols      names, "BTC-*", "*"                    subscribe, unsubscribe, set
-//	every        period in ms: at most one update each      subscribe, set
+//	every        at most one update in so many ms       subscribe, set
 //	view         list of groups                         subscribe, set
 //	min_size     trades below it are filtered           subscribe, set
 //	deadband     moves below it are filtered,           subscribe, set

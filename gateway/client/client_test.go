@@ -12,6 +12,8 @@ import (
 	"net/http/httptest"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -662,6 +664,36 @@ func TestOptions(t *testing.T) {
 	for _, s := range []client.Subscription{ticker(), ticker("btc"), ticker("A*B"), {Channel: 9, Symbols: []string{"A"}}} {
 		if err := c.Subscribe(s); err == nil {
 			t.Errorf("Subscribe(%+v) was taken", s)
+		}
+	}
+}
+
+// TestGoodbye: a client that ends says so, also while it is being sent more than
+// it has read.
+func TestGoodbye(t *testing.T) {
+	g := newGateway(t, false)
+	for range 20 {
+		r := start(t, newClient(t, client.Options{URL: g.url}, ticker("BTCUSDT")))
+		p := g.next()
+		p.send(granted(codec.ChannelTicker, 7, "BTCUSDT"), snapshot(codec.ChannelTicker, 7, market(1, 1)))
+		r.update()
+		var flood sync.WaitGroup
+		var over atomic.Bool
+		flood.Go(func() {
+			for no := p.frameNo + 1; !over.Load(); no++ {
+				b := p.spelling.EndFrame(p.spelling.BeginFrame(nil, no, time.Now().UnixNano()), 0, 0)
+				if p.conn.WriteMessage(gws.OpcodeBinary, b) != nil {
+					return
+				}
+			}
+		})
+		r.stop()
+		err := receive(t, p.closed, "the end of the connection")
+		over.Store(true)
+		flood.Wait()
+		var end *gws.CloseError
+		if !errors.As(err, &end) || end.Code != 1000 {
+			t.Fatalf("ended by %v, want close code 1000", err)
 		}
 	}
 }

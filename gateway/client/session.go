@@ -2,6 +2,7 @@ package client
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -33,11 +34,11 @@ type session struct {
 	fault   error // why we give this connection up
 
 	// Shared.
-	conn      *gws.Conn
-	read      atomic.Uint64 // frames read and handled
-	heardAt   atomic.Int64  // since began
-	leaveAt   atomic.Int64  // since began; 0: stay
-	closeOnce sync.Once
+	conn    *gws.Conn
+	read    atomic.Uint64 // frames read and handled
+	heardAt atomic.Int64  // since began
+	leaveAt atomic.Int64  // since began; 0: stay
+	closing atomic.Bool   // we have said goodbye
 
 	// Guarded by mu.
 	mu    sync.Mutex
@@ -65,12 +66,15 @@ func (s *session) run(ctx context.Context) error {
 	return s.fault
 }
 
-// close says goodbye and ends the reading.
+// close says goodbye. What still comes is read, and not heard, until the gateway
+// says it too: gws's own way closes at once, and then the goodbye may be lost in
+// the reset that unread bytes cause.
 func (s *session) close(code uint16, reason string) {
-	s.closeOnce.Do(func() {
-		s.conn.NetConn().SetDeadline(time.Now().Add(closeTimeout))
-		s.conn.WriteClose(code, []byte(reason))
-	})
+	if s.closing.Swap(true) {
+		return
+	}
+	s.conn.NetConn().SetDeadline(time.Now().Add(closeTimeout))
+	s.conn.WriteMessage(gws.OpcodeCloseConnection, append(binary.BigEndian.AppendUint16(nil, code), reason...))
 }
 
 // write sends commands and acknowledgements until ctx is done.
@@ -115,6 +119,9 @@ func (s *session) write(ctx context.Context, commands []codec.Command) {
 				tell(changes[i].commands(nil))
 			}
 		case <-tick.C:
+		}
+		if s.closing.Load() {
+			continue
 		}
 		if read := s.read.Load(); read != acked && o.AckEvery > 0 {
 			acked = read
@@ -219,6 +226,9 @@ func (ch *change) commands(topics map[topicKey]*topic) []codec.Command {
 // how far we are.
 func (s *session) OnPing(c *gws.Conn, payload []byte) {
 	s.heardAt.Store(int64(time.Since(s.began)))
+	if s.closing.Load() {
+		return
+	}
 	c.NetConn().SetWriteDeadline(time.Now().Add(writeTimeout))
 	c.WritePong(payload)
 }
@@ -250,7 +260,7 @@ func (s *session) OnMessage(_ *gws.Conn, m *gws.Message) {
 	defer m.Close()
 	received := time.Now()
 	s.heardAt.Store(int64(received.Sub(s.began)))
-	if s.stop != nil || s.fault != nil {
+	if s.closing.Load() {
 		return
 	}
 	if err := s.frame(m, received.UnixNano()); err != nil {

@@ -75,8 +75,12 @@ null.`,
 	return cmd
 }
 
-// notice is what a person should know of an event, "" if nothing.
-func notice(e *codec.Event) string {
+// notices are what a person should know of events. They remember of which
+// symbols they have told that something is wrong.
+type notices map[string]bool
+
+// of is the notice of an event, "" if it is worth none.
+func (wrong notices) of(e *codec.Event) string {
 	switch e.Type {
 	case codec.EventWaiting:
 		return e.Symbol + " has not traded; waiting for it"
@@ -95,7 +99,13 @@ func notice(e *codec.Event) string {
 	case codec.EventState:
 		switch e.State {
 		case codec.StateStale, codec.StateGap, codec.StateHalted, codec.StateClosed:
+			wrong[e.Symbol] = true
 			return fmt.Sprintf("%s is %v: %s", e.Symbol, e.State, e.Why)
+		case codec.StateLive, codec.StateQuiet:
+			if wrong[e.Symbol] {
+				delete(wrong, e.Symbol)
+				return fmt.Sprintf("%s is %v again", e.Symbol, e.State)
+			}
 		}
 	}
 	return ""
@@ -118,6 +128,7 @@ func tailLines(cmd *cobra.Command, watcher *client.Client) error {
 	}
 	say := func(s string) { fmt.Fprintln(cmd.ErrOrStderr(), "tickgate tail:", s) }
 	var buf []byte
+	wrong := notices{}
 	err := together(cmd.Context(), func(ctx context.Context) error {
 		return watcher.Run(ctx, client.Handler{
 			Update: func(u *client.Update) error {
@@ -130,7 +141,7 @@ func tailLines(cmd *cobra.Command, watcher *client.Client) error {
 				return nil
 			},
 			Event: func(e *codec.Event) {
-				if s := notice(e); s != "" {
+				if s := wrong.of(e); s != "" {
 					say(s)
 				}
 			},
@@ -177,12 +188,13 @@ func tailTable(cmd *cobra.Command, watcher *client.Client) error {
 			return columns, rows
 		},
 	})
+	wrong := notices{}
 	return together(cmd.Context(), table.Run, func(ctx context.Context) error {
 		return tailEnd(watcher.Run(ctx, client.Handler{
 			Update: func(u *client.Update) error { table.Update(u); return nil },
 			Event: func(e *codec.Event) {
 				table.Event(e)
-				if s := notice(e); s != "" {
+				if s := wrong.of(e); s != "" {
 					table.Status(s)
 				}
 			},

@@ -100,8 +100,11 @@ func (o Options) validate() error {
 	}
 	seen := map[string]bool{}
 	for _, r := range o.RawTopics {
-		if r.KafkaTopic == "" || r.Venue.Normalize == nil {
-			faults = append(faults, fmt.Errorf("RawTopics %q: want a Kafka topic and a venue", r.KafkaTopic))
+		if err := CheckKafkaTopic(r.KafkaTopic); err != nil {
+			faults = append(faults, fmt.Errorf("RawTopics: %w", err))
+		}
+		if r.Venue.Normalize == nil {
+			faults = append(faults, fmt.Errorf("RawTopics %q: want a venue", r.KafkaTopic))
 		}
 		if seen[r.KafkaTopic] {
 			faults = append(faults, fmt.Errorf("RawTopics %q: named twice", r.KafkaTopic))
@@ -110,6 +113,9 @@ func (o Options) validate() error {
 	}
 	if !strings.Contains(o.Template, "{symbol}") {
 		faults = append(faults, fmt.Errorf("Template %q: want {symbol} in it", o.Template))
+	}
+	if name := fill(o.Template, "A", "B"); !codec.ValidSymbol(name) {
+		faults = append(faults, fmt.Errorf("Template %q: would name a symbol %q: want [A-Z0-9._-]{1,32}; {symbol} and {venue} are filled in", o.Template, name))
 	}
 	if o.SymbolsMax < 1 {
 		faults = append(faults, fmt.Errorf("SymbolsMax %d: want at least 1", o.SymbolsMax))
@@ -162,10 +168,15 @@ func (f *Feed) Run(ctx context.Context) error {
 	})
 }
 
-// symbolName applies the template: upper case, and / and : become -.
+// fill applies the template: upper case, and / and : become -.
+func fill(template, symbol, venueName string) string {
+	name := strings.NewReplacer("{symbol}", symbol, "{venue}", venueName).Replace(template)
+	return strings.NewReplacer("/", "-", ":", "-").Replace(strings.ToUpper(name))
+}
+
+// symbolName is what a venue's symbol is called here.
 func (f *Feed) symbolName(venueName string, venueSymbol []byte) (string, error) {
-	name := strings.NewReplacer("{symbol}", string(venueSymbol), "{venue}", venueName).Replace(f.opts.Template)
-	name = strings.NewReplacer("/", "-", ":", "-").Replace(strings.ToUpper(name))
+	name := fill(f.opts.Template, string(venueSymbol), venueName)
 	if !codec.ValidSymbol(name) {
 		return "", fmt.Errorf("venue symbol %q would be called %q: want [A-Z0-9._-]{1,32}; change the symbol template", venueSymbol, name)
 	}

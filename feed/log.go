@@ -3,6 +3,7 @@ package feed
 import (
 	"context"
 	"errors"
+	"fmt"
 )
 
 // Header is a Kafka record header.
@@ -59,8 +60,7 @@ var (
 	ErrRefused = errors.New("refused for good")
 )
 
-// Log is what a feed needs of Kafka. feed/broker fulfils it on a cluster,
-// feed/memlog in memory and with faults.
+// Log is what a feed needs of Kafka. feed/broker fulfils it on a cluster.
 type Log interface {
 	// Consume joins the consumer group and calls own for each raw partition
 	// this feed is given, each in a goroutine of its own, until ctx is done.
@@ -106,4 +106,20 @@ type Partition interface {
 
 	// Commit notes that all raw offsets below offset are taken.
 	Commit(ctx context.Context, offset int64) error
+}
+
+// kafkaTopicBytesMax is Kafka's: a topic is a folder's name.
+const kafkaTopicBytesMax = 249
+
+// CheckKafkaTopic tells why no broker would have a topic of that name. A wrong
+// name is not refused as such by all of them, and would be tried for ever.
+func CheckKafkaTopic(name string) error {
+	legal := len(name) > 0 && len(name) <= kafkaTopicBytesMax && name != "." && name != ".."
+	for _, c := range []byte(name) {
+		legal = legal && (c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || c == '.' || c == '_' || c == '-')
+	}
+	if !legal {
+		return fmt.Errorf("Kafka topic %q: want [a-zA-Z0-9._-]{1,%d}", name, kafkaTopicBytesMax)
+	}
+	return nil
 }

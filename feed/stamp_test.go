@@ -256,10 +256,22 @@ func TestAdmit(t *testing.T) {
 }
 
 func TestOptionsAreChecked(t *testing.T) {
-	_, err := New(Options{Template: "x", SymbolsMax: -1, RawTopics: []RawTopic{{}, {}}})
-	for _, part := range []string{"Log", "Template", "SymbolsMax", "RawTopics", "twice"} {
+	_, err := New(Options{Template: "x", SymbolsMax: -1, RawTopics: []RawTopic{{}, {}, {KafkaTopic: "a b/c"}}})
+	for _, part := range []string{"Log", "Template", "SymbolsMax", "RawTopics", "twice", "a venue", `"a b/c"`} {
 		if err == nil || !strings.Contains(err.Error(), part) {
 			t.Errorf("%v does not name %s", err, part)
+		}
+	}
+	if _, err := New(Options{Template: "{symbol}-{foo}"}); err == nil || !strings.Contains(err.Error(), "A-{FOO}") {
+		t.Errorf("a template with {foo}: %v", err)
+	}
+}
+
+func TestCheckKafkaTopic(t *testing.T) {
+	for name, want := range map[string]bool{"raw.binance": true, "A_z-9": true, strings.Repeat("x", 249): true,
+		"": false, ".": false, "..": false, "a b": false, "a/b": false, "ä": false, strings.Repeat("x", 250): false} {
+		if err := CheckKafkaTopic(name); (err == nil) != want {
+			t.Errorf("%q: %v", name, err)
 		}
 	}
 }

@@ -73,7 +73,7 @@ func (s *feedSettings) newPipeline(client *broker.Client, log *slog.Logger, reg 
 	if s.stateBytes < 0 {
 		return nil, fmt.Errorf("%w: --state-bytes %d: want at least 64 KiB, or 0 for its default", errUsage, s.stateBytes)
 	}
-	return feed.New(feed.Options{
+	pipeline, err := feed.New(feed.Options{
 		Log:        client.Log(broker.LogOptions{Group: s.group, StateBytes: s.stateBytes, Replication: s.replication}),
 		RawTopics:  raw,
 		Template:   s.template,
@@ -81,7 +81,14 @@ func (s *feedSettings) newPipeline(client *broker.Client, log *slog.Logger, reg 
 		Logger:     log,
 		Registerer: reg,
 	})
+	if err != nil {
+		return nil, fmt.Errorf("%w: %s", errUsage, flagOfFeedOption.Replace(err.Error()))
+	}
+	return pipeline, nil
 }
+
+// flagOfFeedOption gives the faults of feed.Options the names that were typed.
+var flagOfFeedOption = strings.NewReplacer("feed: ", "", "RawTopics", "--raw", "Template", "--symbol-template", "SymbolsMax", "--symbols-max")
 
 func newFeed() *cobra.Command {
 	var c common

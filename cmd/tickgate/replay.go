@@ -7,6 +7,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"tickgate/feed"
 	"tickgate/feed/broker"
 	"tickgate/feed/replay"
 	"tickgate/feed/venue"
@@ -35,6 +36,9 @@ func (s *replaySettings) options(kafkaTopic string) (replay.Options, error) {
 	}
 	if kafkaTopic == "" {
 		kafkaTopic = rawTopic(v.Name)
+	}
+	if err := feed.CheckKafkaTopic(kafkaTopic); err != nil {
+		return replay.Options{}, fmt.Errorf("%w: --topic: %w", errUsage, err)
 	}
 	return replay.Options{Venue: v, KafkaTopic: kafkaTopic, Format: s.format, Speed: speed, OnBadLine: onBad}, nil
 }

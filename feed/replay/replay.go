@@ -147,6 +147,9 @@ func (o Options) validate() error {
 	if o.Venue.Symbol == nil {
 		faults = append(faults, errors.New("Venue: missing"))
 	}
+	if err := feed.CheckKafkaTopic(o.KafkaTopic); err != nil {
+		faults = append(faults, fmt.Errorf("KafkaTopic: %w", err))
+	}
 	switch o.Format {
 	case "", "raw", "rec", "ndjson":
 	default:

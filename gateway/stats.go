@@ -7,7 +7,7 @@ import (
 )
 
 // registerStats exports what the shards count. The ledger's counters are those
-// of all sessions, live and closed; what is pending is not counted here.
+// of all sessions, live and closed.
 func (s *Server) registerStats(reg prometheus.Registerer) error {
 	for _, m := range []struct {
 		name, help string
@@ -23,6 +23,7 @@ func (s *Server) registerStats(reg prometheus.Registerer) error {
 		{"ticks_merged_total", "Ticks for which a later value stood.", false, func(st *shard.Stats) float64 { return float64(st.Ledger.Merged) }},
 		{"ticks_filtered_total", "Ticks that clients' filters left out.", false, func(st *shard.Stats) float64 { return float64(st.Ledger.Filtered) }},
 		{"ticks_dropped_total", "Ticks that left the ring, or were pending when a client went.", false, func(st *shard.Stats) float64 { return float64(st.Ledger.Dropped) }},
+		{"ticks_pending", "Ticks that were offered to clients and are none of the others yet. Below 0 the ledger is wrong.", true, func(st *shard.Stats) float64 { return float64(int64(st.Ledger.Pending)) }},
 		{"snapshots_total", "Snapshots sent.", false, func(st *shard.Stats) float64 { return float64(st.Ledger.Snapshots) }},
 	} {
 		f := func() float64 { st := s.Stats(); return m.of(&st) }

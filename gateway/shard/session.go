@@ -341,10 +341,10 @@ func (s *Shard) take(g *group, w *work, bt *board.Topic, from codec.SymbolItem) 
 	var sub *subscription
 	switch {
 	case old == nil:
-		t := s.enter(se, bt)
-		s.fresh = append(s.fresh, subscription{topic: bt.ID, cursor: t.head(g.terms.channel)})
+		t := s.enter(se, bt, g.terms.channel)
+		s.fresh = append(s.fresh, subscription{topic: bt.ID})
 		sub = &s.fresh[len(s.fresh)-1]
-		se.starts += sub.cursor
+		se.begin(sub, t.head(g.terms.channel))
 		if !t.loaded || t.view.State.Seq != 0 {
 			sub.flags |= snapshot
 		}
@@ -424,10 +424,12 @@ func (se *Session) full() bool {
 }
 
 // enter counts one subscription more to a topic.
-func (s *Shard) enter(se *Session, bt *board.Topic) *topic {
+func (s *Shard) enter(se *Session, bt *board.Topic, c codec.Channel) *topic {
 	se.n++
 	s.stats.live.Subscriptions++
-	return s.hold(bt)
+	t := s.hold(bt, c)
+	s.stats.live.Ledger.Offered += t.head(c) // less where its cursor begins: begin
+	return t
 }
 
 // drop accounts for a subscription that ends, and marks it for the sweep.
@@ -451,7 +453,7 @@ func (s *Shard) drop(g *group, sub *subscription) {
 	}
 	se.n--
 	s.stats.live.Subscriptions--
-	s.release(t)
+	s.release(t, g.terms.channel)
 }
 
 // dropAll ends those subscriptions of a session that are chosen, and tells how
@@ -575,15 +577,14 @@ func (se *Session) meetHope(s *Shard, bt *board.Topic, h *hope) {
 		refuse(refusedTerms)
 		return
 	}
-	t := s.enter(se, bt)
+	t := s.enter(se, bt, h.terms.channel)
 	s.fresh = append(s.fresh[:0], subscription{topic: bt.ID, flags: first | waited})
 	sub := &s.fresh[0]
 	if !bt.Begins || h.ask.hasFrom { // what is read of it first is its past
 		if sub.flags = waited; h.ask.hasFrom || !t.loaded || t.view.State.Seq != 0 {
 			sub.flags |= snapshot
 		}
-		sub.cursor = t.head(h.terms.channel)
-		se.starts += sub.cursor
+		se.begin(sub, t.head(h.terms.channel))
 	}
 	if h.named {
 		sub.flags |= named
@@ -623,6 +624,7 @@ func (se *Session) resume(g *group, sub *subscription, t *topic, from *lateAsk) 
 // begins.
 func (se *Session) begin(sub *subscription, cursor uint64) {
 	se.starts += cursor - sub.cursor
+	se.shard.stats.live.Ledger.Offered -= cursor - sub.cursor
 	sub.cursor = cursor
 }
 

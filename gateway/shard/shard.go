@@ -346,8 +346,8 @@ type topic struct {
 	spellings []spelling // by kind
 
 	*board.Topic
-	subs        int      // subscriptions in this shard
-	unconflated []uint32 // the groups with no cadence that follow it
+	subs        [4]uint32 // subscriptions in this shard, by channel
+	unconflated []uint32  // the groups with no cadence that follow it
 	view        board.View
 }
 
@@ -378,8 +378,11 @@ func (s *Shard) changed(id uint32) {
 		return
 	}
 	t := s.topics[id]
-	epoch := t.view.State.Epoch
+	epoch, heads := t.view.State.Epoch, t.heads
 	t.read()
+	for c, n := range t.subs {
+		s.stats.live.Ledger.Offered += uint64(n) * (t.heads[c] - heads[c])
+	}
 	if epoch != t.view.State.Epoch {
 		t.epoch++
 		clear(t.spellings) // trades of the old numbering must not be told after the reset
@@ -515,9 +518,9 @@ func (s *Shard) meetNewTopics() {
 	}
 }
 
-// hold returns the shard's topic of a board's topic, with interest registered
-// before its state is read: no change after that is missed.
-func (s *Shard) hold(bt *board.Topic) *topic {
+// hold returns the shard's topic of a board's topic for one more subscription,
+// with interest registered before its state is read: no change after that is missed.
+func (s *Shard) hold(bt *board.Topic, c codec.Channel) *topic {
 	for int(bt.ID) >= len(s.topics) {
 		s.topics = append(s.topics, nil)
 	}
@@ -528,13 +531,13 @@ func (s *Shard) hold(bt *board.Topic) *topic {
 		s.watcher.Interest(bt)
 		t.read()
 	}
-	t.subs++
+	t.subs[c&3]++
 	return t
 }
 
 // release ends the hold of one subscription.
-func (s *Shard) release(t *topic) {
-	if t.subs--; t.subs > 0 {
+func (s *Shard) release(t *topic, c codec.Channel) {
+	if t.subs[c&3]--; t.subs != [4]uint32{} {
 		return
 	}
 	s.watcher.Lose(t.Topic)
@@ -620,7 +623,8 @@ func (s *Shard) BeginDrain(window time.Duration) {
 }
 
 // Stats are what a shard has counted; its ledger is that of all its sessions,
-// live and closed.
+// live and closed, kept as ticks come and go. That it is what [Shard.Ledger] finds
+// by looking at every subscription is tested.
 type Stats struct {
 	Sessions, Subscriptions, Owing int
 	Frames, Bytes, Rows, Events    uint64
@@ -638,14 +642,17 @@ func (s *Shard) Stats() Stats {
 // Ledger sums the ledgers of all sessions, live and closed. All that was
 // published before the call has been offered in it.
 func (s *Shard) Ledger(ctx context.Context) (sum codec.Ledger, err error) {
-	err = s.do(ctx, func() {
-		s.watcher.Take(s.changed)
-		sum = s.closedLedger
-		for se := range s.sessions {
-			sum.Add(s.ledger(se))
-		}
-	})
+	err = s.do(ctx, func() { sum = s.ledgers() })
 	return sum, err
+}
+
+func (s *Shard) ledgers() codec.Ledger {
+	s.watcher.Take(s.changed)
+	sum := s.closedLedger
+	for se := range s.sessions {
+		sum.Add(s.ledger(se))
+	}
+	return sum
 }
 
 // statsCell holds the counts: live is the shard's own, told is for others.
@@ -667,6 +674,8 @@ func (c *statsCell) store(s *Shard) {
 	}
 	c.every.Store(now)
 	c.live.Sessions, c.live.Owing = len(s.sessions), len(s.owing)
+	l := &c.live.Ledger
+	l.Pending = l.Offered - l.Delivered - l.Merged - l.Filtered - l.Dropped
 	c.mu.Lock()
 	c.told = c.live
 	c.mu.Unlock()

@@ -178,14 +178,27 @@ func (x *bench) ledger() codec.Ledger {
 	x.t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
-	l, err := x.shard.Ledger(ctx)
+	l, err := ledgers(ctx, x.shard)
 	if err != nil {
 		x.t.Fatal(err)
 	}
-	if l.Offered != l.Delivered+l.Merged+l.Filtered+l.Dropped+l.Pending {
-		x.t.Errorf("the ledger does not add up: %+v", l)
-	}
 	return l
+}
+
+// ledgers is a shard's ledger, once it has been seen to add up and to be what the
+// shard has kept as ticks came and went.
+func ledgers(ctx context.Context, s *Shard) (l codec.Ledger, err error) {
+	var kept codec.Ledger
+	if err := s.do(ctx, func() { l, kept = s.ledgers(), s.stats.live.Ledger }); err != nil {
+		return l, err
+	}
+	if l.Offered != l.Delivered+l.Merged+l.Filtered+l.Dropped+l.Pending {
+		return l, fmt.Errorf("the ledger does not add up: %+v", l)
+	}
+	if kept.Pending = l.Pending; kept != l {
+		return l, fmt.Errorf("the ledger is %+v, and what is kept of it %+v", l, kept)
+	}
+	return l, nil
 }
 
 func await(t *testing.T, what string, ok func() bool) {

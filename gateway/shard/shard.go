@@ -22,10 +22,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/bits"
 	"slices"
-	"sync"
-	"sync/atomic"
 	"time"
 
 	"tickgate/codec"
@@ -101,25 +98,6 @@ const (
 	// spelledTradesMax bounds the kept spelling of a topic's last trades.
 	spelledTradesMax = 16 << 10
 )
-
-// cadences are the periods that are granted: the next one above what is asked.
-var cadences = [...]time.Duration{
-	10 * time.Millisecond, 20 * time.Millisecond, 50 * time.Millisecond, 100 * time.Millisecond,
-	200 * time.Millisecond, 250 * time.Millisecond, 500 * time.Millisecond, time.Second, 2 * time.Second,
-	5 * time.Second, 10 * time.Second, 30 * time.Second, time.Minute,
-}
-
-func cadence(every time.Duration) time.Duration {
-	if every <= 0 {
-		return 0
-	}
-	for _, c := range cadences {
-		if every <= c {
-			return c
-		}
-	}
-	return cadences[len(cadences)-1]
-}
 
 // Options configure a [Shard]. A zero field means its default.
 type Options struct {
@@ -309,33 +287,6 @@ func (s *Shard) untilNext() time.Duration {
 	return max(0, time.Until(next))
 }
 
-// timed tells whether the shard may sleep through marks that can wait: the next
-// time at which a slot may fire is one at which one will.
-func (s *Shard) timed() bool {
-	var first *slot
-	for _, sl := range s.slots {
-		if sl.any && (first == nil || sl.next.Before(first.next)) {
-			first = sl
-		}
-	}
-	if first == nil {
-		return false
-	}
-	for _, sl := range s.slots {
-		if sl.any {
-			continue
-		}
-		next := sl.next
-		if late := s.now.Sub(next); late >= 0 {
-			next = next.Add(late - late%sl.period + sl.period)
-		}
-		if next.Before(first.next) {
-			return false
-		}
-	}
-	return true
-}
-
 // topic is what a shard keeps of a board's topic that its sessions want. What
 // is looked at for each client comes first: one line of the processor's cache.
 type topic struct {
@@ -421,91 +372,6 @@ func (s *Shard) list(se *Session) {
 	}
 	se.listed = true
 	s.dirty = append(s.dirty, se)
-}
-
-// slot is one phase of one cadence: the sessions that are served together.
-type slot struct {
-	period time.Duration
-	phase  int
-	next   time.Time
-	groups []*group
-
-	any     bool // something has changed since it last fired
-	changed []uint64
-}
-
-func (sl *slot) set(id uint32) {
-	for int(id/64) >= len(sl.changed) {
-		sl.changed = append(sl.changed, 0)
-	}
-	sl.changed[id/64] |= 1 << (id % 64)
-	sl.any = true
-}
-
-// fire serves the sessions of a slot if its time has come.
-func (s *Shard) fire(sl *slot) {
-	if !sl.any || s.now.Before(sl.next) {
-		return
-	}
-	for _, g := range sl.groups {
-		se := g.session
-		if se.isOwing || se.ended {
-			continue // it will look at everything when its socket takes again
-		}
-		if !se.rescan && !g.match(sl.changed) {
-			continue
-		}
-		s.list(se)
-	}
-	clear(sl.changed)
-	sl.any = false
-	for !sl.next.After(s.now) {
-		sl.next = sl.next.Add(max(sl.period, s.now.Sub(sl.next).Truncate(sl.period)))
-	}
-}
-
-// match touches the subscriptions whose topics have changed, and tells whether
-// there is one.
-func (g *group) match(changed []uint64) bool {
-	g.index()
-	if g.members == nil {
-		for i := range g.subs {
-			id := g.subs[i].topic
-			if w := int(id / 64); w < len(changed) && changed[w]>>(id%64)&1 != 0 {
-				g.touched = append(g.touched, uint32(i))
-			}
-		}
-		return len(g.touched) > 0
-	}
-	n := min(len(changed), len(g.members))
-	members := g.members[:n]
-	for w, word := range changed[:n] {
-		for word &= members[w]; word != 0; word &= word - 1 {
-			g.touched = append(g.touched, uint32(g.at(w, uint32(bits.TrailingZeros64(word)))))
-		}
-	}
-	return len(g.touched) > 0
-}
-
-// slotOf finds or makes the slot of a session's cadence.
-func (s *Shard) slotOf(period time.Duration, phase int) *slot {
-	most := int(min(phases, max(1, period/phaseMin)))
-	phase %= most
-	for _, sl := range s.slots {
-		if sl.period == period && sl.phase == phase {
-			return sl
-		}
-	}
-	// Counted from when the shard began, and not by time.Time.Truncate: that
-	// is of the wall clock, and when it is set back nothing would be due.
-	after := s.now.Sub(s.began)
-	next := s.began.Add(after - after%period + period*time.Duration(phase)/time.Duration(most))
-	for !next.After(s.now) {
-		next = next.Add(period)
-	}
-	sl := &slot{period: period, phase: phase, next: next}
-	s.slots = append(s.slots, sl)
-	return sl
 }
 
 // meetNewTopics offers the board's new topics to patterns and waiting names.
@@ -620,119 +486,6 @@ func (s *Shard) BeginDrain(window time.Duration) {
 			s.tell(se, codec.Event{Type: codec.EventGoaway, Window: window, Why: "this node is leaving"})
 		}
 	})
-}
-
-// Stats are what a shard has counted; its ledger is that of all its sessions,
-// live and closed, kept as ticks come and go. That it is what [Shard.Ledger] finds
-// by looking at every subscription is tested.
-type Stats struct {
-	Sessions, Subscriptions, Owing int
-	Frames, Bytes, Rows, Events    uint64
-	EventsLost                     uint64
-	Ledger                         codec.Ledger
-}
-
-// Stats returns the counts as of the shard's last round.
-func (s *Shard) Stats() Stats {
-	s.stats.mu.Lock()
-	defer s.stats.mu.Unlock()
-	return s.stats.told
-}
-
-// Ledger sums the ledgers of all sessions, live and closed. All that was
-// published before the call has been offered in it.
-func (s *Shard) Ledger(ctx context.Context) (sum codec.Ledger, err error) {
-	err = s.do(ctx, func() { sum = s.ledgers() })
-	return sum, err
-}
-
-func (s *Shard) ledgers() codec.Ledger {
-	s.watcher.Take(s.changed)
-	sum := s.closedLedger
-	for se := range s.sessions {
-		sum.Add(s.ledger(se))
-	}
-	return sum
-}
-
-// statsCell holds the counts: live is the shard's own, told is for others.
-type statsCell struct {
-	live  Stats
-	every atomic.Int64 // Unix ns of the last store
-
-	mu   sync.Mutex
-	told Stats
-}
-
-// storePeriod is how old told may be.
-const storePeriod = 100 * time.Millisecond
-
-func (c *statsCell) store(s *Shard) {
-	now := s.now.UnixNano()
-	if now-c.every.Load() < int64(storePeriod) {
-		return
-	}
-	c.every.Store(now)
-	c.live.Sessions, c.live.Owing = len(s.sessions), len(s.owing)
-	l := &c.live.Ledger
-	l.Pending = l.Offered - l.Delivered - l.Merged - l.Filtered - l.Dropped
-	c.mu.Lock()
-	c.told = c.live
-	c.mu.Unlock()
-}
-
-// owingHeap orders the sessions whose sockets took nothing by when to try again.
-type owingHeap []*Session
-
-func (h owingHeap) swap(i, j int) {
-	h[i], h[j] = h[j], h[i]
-	h[i].owingIndex, h[j].owingIndex = i, j
-}
-
-func (h *owingHeap) push(se *Session) {
-	se.owingIndex = len(*h)
-	*h = append(*h, se)
-	h.up(se.owingIndex)
-}
-
-// remove takes out the session that stands at i.
-func (h *owingHeap) remove(i int) *Session {
-	last := len(*h) - 1
-	h.swap(i, last)
-	se := (*h)[last]
-	(*h)[last] = nil
-	if *h = (*h)[:last]; i < last {
-		h.up(i)
-		h.down(i)
-	}
-	return se
-}
-
-func (h owingHeap) up(i int) {
-	for i > 0 {
-		above := (i - 1) / 2
-		if !h[i].owingAt.Before(h[above].owingAt) {
-			return
-		}
-		h.swap(i, above)
-		i = above
-	}
-}
-
-func (h owingHeap) down(i int) {
-	for {
-		least := i
-		for _, c := range [2]int{2*i + 1, 2*i + 2} {
-			if c < len(h) && h[c].owingAt.Before(h[least].owingAt) {
-				least = c
-			}
-		}
-		if least == i {
-			return
-		}
-		h.swap(i, least)
-		i = least
-	}
 }
 
 func remove[T comparable](list []T, x T) []T {

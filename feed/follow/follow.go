@@ -56,7 +56,7 @@ type Options struct {
 	// Ring is how many records before the newest one are read when a topic
 	// that already exists is first followed: what a client can resume from.
 	//
-	// Defaults to 4096; must be within [0, 1000000].
+	// Defaults to 4096; must be within [1, 1000000].
 	Ring int
 
 	// Discover is the time between two looks for new topics.
@@ -87,7 +87,7 @@ func (o Options) validate() error {
 		faults = append(faults, errors.New("Board: missing"))
 	}
 	if o.Ring < 0 || o.Ring > 1_000_000 {
-		faults = append(faults, fmt.Errorf("Ring %d: want 0 to 1000000", o.Ring))
+		faults = append(faults, fmt.Errorf("Ring %d: want 1 to 1000000, or 0 for its default", o.Ring))
 	}
 	if o.Discover < 50*time.Millisecond || o.Discover > time.Minute {
 		faults = append(faults, fmt.Errorf("Discover %v: want 50ms to 1m", o.Discover))

@@ -49,7 +49,8 @@ const (
 
 // Options configure a [Board]. A zero field means its default.
 type Options struct {
-	// RingMemory bounds the rings of all topics together, in bytes.
+	// RingMemory bounds the rings of all topics together, in bytes, besides the
+	// least ring that each topic has of its own.
 	//
 	// Defaults to 256 MiB; must be at least 1 MiB.
 	RingMemory int64

@@ -151,6 +151,12 @@ func TestResume(t *testing.T) {
 		r.State.Seq = 60
 		b.Publish(r)
 	}
+	cancelled := func(b *Board) { // so did this one, and the last of them was a cancel: it moved no price
+		r := of("A", 1, 50, 1000)
+		r.Kind = codec.KindQuote
+		r.State.Seq, r.State.TradeNo = 60, 51
+		b.Publish(r)
+	}
 	anew := func(b *Board) { full(b); b.Publish(of("A", 2, 1, 2000)) }
 	for name, tt := range map[string]struct {
 		board  func(*Board)
@@ -168,6 +174,7 @@ func TestResume(t *testing.T) {
 		"from the start of what is new":  {few, 1, 0, 0, true},
 		"no trade since, none in a ring": {quoted, 1, 55, 0, true},
 		"one since, none in a ring":      {quoted, 1, 49, 0, false},
+		"a cancel since, none in a ring": {cancelled, 1, 55, 0, false},
 		"of an epoch that is over":       {anew, 1, 200, 101, false},
 		"of the new epoch, nothing seen": {anew, 2, 0, 100, true},
 		"of the new epoch, at its head":  {anew, 2, 1, 101, true},

@@ -169,8 +169,9 @@ func (t *Topic) Resume(epoch int64, seq, head uint64) (cursor uint64, whole bool
 	switch {
 	case lo > t.oldest: // the entry before it was seen
 		return lo, true
-	case lo == t.heads.Trades: // the ring is empty: whole if no trade came since
-		return lo, t.state.Last.Seq <= seq
+	case lo == t.heads.Trades: // the ring is empty: whole if nothing came since, as far as the state tells
+		last := &t.state.Last // not the last of all if that was a cancel, say, or a trade that came late
+		return lo, last.No == t.state.TradeNo && last.Seq <= seq
 	}
 	return lo, t.ring[lo&mask].Trade.No == 1
 }

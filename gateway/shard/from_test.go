@@ -3,6 +3,7 @@ package shard
 import (
 	"fmt"
 	"testing"
+	"time"
 
 	"tickgate/codec"
 	"tickgate/codec/native"
@@ -85,6 +86,36 @@ func TestResumeBeforeTheTopicIsThere(t *testing.T) {
 				})
 			}
 		}
+	}
+}
+
+// TestPlaceOutlivesOtherTerms: a client that waits for a symbol and names it again
+// to have it on other terms goes on where it said, whether the topic was there or
+// not.
+func TestPlaceOutlivesOtherTerms(t *testing.T) {
+	for _, declared := range []bool{false, true} {
+		t.Run(fmt.Sprintf("declared=%v", declared), func(t *testing.T) {
+			x := newBench(t)
+			if declared {
+				x.board.Declare("A", true)
+			}
+			conn := &fakeConn{room: -1}
+			se := x.attach(conn)
+			x.ask(se, codec.ChannelTrades, 1, 27)
+			x.subscribe(se, codec.ChannelTrades, 10*time.Millisecond, "A")
+			x.board.Declare("A", true)
+			for range 30 {
+				x.trade("A")
+			}
+			x.board.Loaded("A")
+			await(t, "the newest", func() bool {
+				r := rows(conn.updates(t))
+				return len(r) > 0 && r[len(r)-1] == "30"
+			})
+			if got := fmt.Sprint(rows(conn.updates(t))); got != "[28 29 30]" {
+				t.Errorf("got %s, want 28 to 30", got)
+			}
+		})
 	}
 }
 

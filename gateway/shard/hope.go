@@ -43,7 +43,7 @@ type hope struct {
 }
 
 // hope remembers a name or a pattern; one that is there already gets the new
-// terms. ok tells whether there was room, again that this command has named it
+// terms, and keeps the place to go on from unless it gets a new one. ok tells whether there was room, again that this command has named it
 // before.
 func (se *Session) hope(s *Shard, key hopeKey, h hope) (ok, again bool) {
 	have, there := se.hopes[key]
@@ -52,6 +52,9 @@ func (se *Session) hope(s *Shard, key hopeKey, h hope) (ok, again bool) {
 	}
 	se.hopeNo++
 	h.no, h.stamp, h.named = se.hopeNo, s.stampNo, se.setting[key.channel&3]
+	if there {
+		h.ask.goOnFrom(&have.ask)
+	}
 	if se.hopes == nil {
 		se.hopes = make(map[hopeKey]hope)
 	}

@@ -89,6 +89,42 @@ func TestResumeBeforeTheTopicIsThere(t *testing.T) {
 	}
 }
 
+// TestWaitingIsToldToWhoAsks: whoever names a symbol that has not ticked is told to
+// wait, each time, and the grant is of the command whose terms it has.
+func TestWaitingIsToldToWhoAsks(t *testing.T) {
+	for _, declared := range []bool{false, true} {
+		t.Run(fmt.Sprintf("declared=%v", declared), func(t *testing.T) {
+			x := newBench(t)
+			if declared {
+				x.board.Declare("A", true)
+				x.board.Loaded("A")
+				x.met()
+			}
+			conn := &fakeConn{room: -1}
+			se := x.attach(conn)
+			for ref := range uint64(2) {
+				c := &codec.Command{Op: codec.OpSubscribe, Ref: ref + 1, Channel: codec.ChannelTicker, Every: time.Duration(ref) * 10 * time.Millisecond}
+				c.Symbols.Append(codec.SymbolItem{Name: []byte("A")})
+				x.do(se, c)
+			}
+			x.trade("A")
+			await(t, "the tick", func() bool { return count(conn.updates(t), codec.EventTicker) == 1 })
+			var got []string
+			for _, u := range conn.updates(t) {
+				switch u.Type {
+				case codec.EventWaiting:
+					got = append(got, fmt.Sprint("waiting ", u.Event.Ref))
+				case codec.EventGranted:
+					got = append(got, fmt.Sprintf("granted %d every %v", u.Event.Ref, u.Event.Every))
+				}
+			}
+			if want := "[waiting 1 waiting 2 granted 2 every 10ms]"; fmt.Sprint(got) != want {
+				t.Errorf("got %v, want %s", got, want)
+			}
+		})
+	}
+}
+
 // TestPlaceOutlivesOtherTerms: a client that waits for a symbol and names it again
 // to have it on other terms goes on where it said, whether the topic was there or
 // not.

@@ -321,7 +321,12 @@ func (s *Shard) take(g *group, w *work, bt *board.Topic, from codec.SymbolItem) 
 		s.moved = true
 		s.unfollow(old, s.topics[bt.ID])
 	}
-	sub.flags &^= granted
+	sub.flags &^= granted | waited // this command is answered, too
+	if key := (lateKey{bt.ID, g.terms.channel}); sub.flags&late != 0 {
+		ask := se.late[key]
+		ask.ref = w.ref
+		se.late[key] = ask
+	}
 	if se.setting[g.terms.channel&3] {
 		sub.flags |= named
 	}

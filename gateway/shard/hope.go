@@ -47,8 +47,12 @@ type hope struct {
 // before.
 func (se *Session) hope(s *Shard, key hopeKey, h hope) (ok, again bool) {
 	have, there := se.hopes[key]
-	if !there && se.full() {
+	toName := there && !have.named && se.setting[key.channel&3]
+	if (!there || toName) && se.full() {
 		return false, false
+	}
+	if toName {
+		se.spare--
 	}
 	se.hopeNo++
 	h.no, h.stamp, h.named = se.hopeNo, s.stampNo, se.setting[key.channel&3]
@@ -128,7 +132,12 @@ func (se *Session) meetHope(s *Shard, bt *board.Topic, h *hope) {
 		why.explain(&e)
 		s.tell(se, e)
 	}
-	if se.full() {
+	if se.setting[h.terms.channel&3] {
+		se.spare = se.unnamed(h.terms.channel)
+	}
+	full := se.full()
+	se.spare = 0
+	if full {
 		refuse(refusedMany)
 		return
 	}

@@ -36,6 +36,7 @@ type Session struct {
 	setting [4]bool // by channel: a set is being put together
 	frameNo uint64
 	n       int      // subscriptions, in all groups
+	spare   int      // while a part of a set is carried out: what of its channel is not named yet
 	groups  []*group // each has subscriptions
 	scanAt  int      // of all subscriptions: where a rescan that was cut off goes on
 	hopes   map[hopeKey]hope
@@ -229,6 +230,9 @@ func (s *Shard) subscribe(se *Session, c *codec.Command, done chan struct{}) {
 			}
 		}
 	}
+	if se.setting[c.Channel&3] {
+		se.spare = se.unnamed(c.Channel)
+	}
 	g := s.groupOf(se, t)
 	s.stampNo++
 	var wanted prefixes
@@ -273,6 +277,7 @@ func (s *Shard) subscribe(se *Session, c *codec.Command, done chan struct{}) {
 		}
 		s.gather(g)
 	}
+	se.spare = 0
 	if c.Op == codec.OpSet && !c.More {
 		w.items = append(w.items, workItem{kind: codec.EventUnsubscribed, n: se.keepNamed(s, c.Channel)})
 		se.setting[c.Channel&3] = false
@@ -297,11 +302,15 @@ func (s *Shard) take(g *group, w *work, bt *board.Topic, from codec.SymbolItem) 
 		return // named twice
 	}
 	old, at := se.find(g.terms.channel, bt.ID)
-	if old == nil && se.full() {
+	toName := old != nil && se.setting[g.terms.channel&3] && old.subs[at].flags&named == 0
+	if (old == nil || toName) && se.full() {
 		w.items = append(w.items, workItem{kind: codec.EventRefused, name: bt.Symbol, why: refusedMany})
 		return
 	}
 	s.stamps[bt.ID] = s.stampNo
+	if toName {
+		se.spare--
+	}
 	var sub *subscription
 	switch {
 	case old == nil:
@@ -388,8 +397,28 @@ func (se *Session) find(c codec.Channel, topic uint32) (*group, int) {
 	return nil, 0
 }
 
+// full tells whether there is no room for more. What a set has not named yet
+// takes none: it goes when the set is complete, or is named and takes it then.
 func (se *Session) full() bool {
-	return se.opts.SymbolsMax > 0 && se.n+len(se.hopes) >= se.opts.SymbolsMax
+	return se.opts.SymbolsMax > 0 && se.n+len(se.hopes)-se.spare >= se.opts.SymbolsMax
+}
+
+// unnamed is how many of a channel the set that is being put together has not
+// named.
+func (se *Session) unnamed(c codec.Channel) (n int) {
+	for _, g := range se.groups {
+		for i := range g.subs {
+			if g.terms.channel == c && g.subs[i].flags&named == 0 {
+				n++
+			}
+		}
+	}
+	for k, h := range se.hopes {
+		if k.channel == c && !h.named {
+			n++
+		}
+	}
+	return n
 }
 
 // enter counts one subscription more to a topic.

@@ -838,6 +838,60 @@ func TestSymbolsAreBounded(t *testing.T) {
 	}
 }
 
+// TestSetAtTheBound: a session that follows as many symbols as it may can set
+// others in their place, in one part or two, and never has more in the end.
+func TestSetAtTheBound(t *testing.T) {
+	for name, tt := range map[string]struct {
+		parts [][]string
+		want  string
+	}{
+		"others":               {[][]string{{"C", "D"}}, "[C D]"},
+		"others in two parts":  {[][]string{{"C"}, {"D"}}, "[C D]"},
+		"one stays":            {[][]string{{"C", "A"}}, "[A C]"},
+		"one stays, too late":  {[][]string{{"C", "D"}, {"A"}}, "[C D]"},
+		"a pattern":            {[][]string{{"C*"}}, "[C]"},
+		"what is not there":    {[][]string{{"X", "Y"}, {"C"}}, "[]"},
+		"what it has":          {[][]string{{"A"}, {"B"}}, "[A B]"},
+		"more than it may":     {[][]string{{"D", "C", "B"}, {"A"}}, "[C D]"},
+		"a pattern of all":     {[][]string{{"*"}}, "[A]"},
+		"nothing but bad ones": {[][]string{{"a"}}, "[]"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			x := newBench(t)
+			x.loaded("A", "B", "C", "D")
+			se, err := x.shard.Attach(&fakeConn{room: -1}, native.MsgPack, SessionOptions{SymbolsMax: 2})
+			if err != nil {
+				t.Fatal(err)
+			}
+			x.subscribe(se, codec.ChannelTicker, 0, "A", "B")
+			for i, names := range tt.parts {
+				c := &codec.Command{Op: codec.OpSet, Ref: 9, Channel: codec.ChannelTicker, More: i < len(tt.parts)-1}
+				for _, n := range names {
+					c.Symbols.Append(codec.SymbolItem{Name: []byte(n)})
+				}
+				x.do(se, c)
+			}
+			got := []string{}
+			if err := x.shard.do(t.Context(), func() {
+				for _, g := range se.groups {
+					for i := range g.subs {
+						got = append(got, x.shard.symbol(&g.subs[i]))
+					}
+				}
+				if se.n+len(se.hopes) > 2 || se.spare != 0 {
+					t.Errorf("%d subscriptions and %d hopes, want 2 at most; %d spare", se.n, len(se.hopes), se.spare)
+				}
+			}); err != nil {
+				t.Fatal(err)
+			}
+			if fmt.Sprint(got) != tt.want {
+				t.Errorf("follows %v, want %s", got, tt.want)
+			}
+			x.ledger()
+		})
+	}
+}
+
 func TestWhatIsNotThereIsSaid(t *testing.T) {
 	x := newBench(t)
 	x.loaded("A")

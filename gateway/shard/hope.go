@@ -43,8 +43,8 @@ type hope struct {
 }
 
 // hope remembers a name or a pattern; one that is there already gets the new
-// terms, and keeps the place to go on from unless it gets a new one. ok tells whether there was room, again that this command has named it
-// before.
+// terms, and keeps the place to go on from unless it gets a new one. ok tells
+// whether there was room, again that this command has named it before.
 func (se *Session) hope(s *Shard, key hopeKey, h hope) (ok, again bool) {
 	have, there := se.hopes[key]
 	toName := there && !have.named && se.setting[key.channel&3]
@@ -132,12 +132,7 @@ func (se *Session) meetHope(s *Shard, bt *board.Topic, h *hope) {
 		why.explain(&e)
 		s.tell(se, e)
 	}
-	if se.setting[h.terms.channel&3] {
-		se.spare = se.unnamed(h.terms.channel)
-	}
-	full := se.full()
-	se.spare = 0
-	if full {
+	if se.full() { // also while a set is open: to count what it has not named would be for each symbol
 		refuse(refusedMany)
 		return
 	}

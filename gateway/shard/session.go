@@ -15,7 +15,8 @@ import (
 // SessionOptions bound one session.
 type SessionOptions struct {
 	// SymbolsMax bounds its subscriptions, patterns and waiting names
-	// together; 0: no bound.
+	// together; 0: no bound. Until a set is complete there may be as many
+	// besides: those of its channel that it is about to end.
 	SymbolsMax int
 }
 

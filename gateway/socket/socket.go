@@ -230,6 +230,10 @@ func (s *Socket) Flush() (done bool, err error) {
 	if s.reason != "" {
 		return false, ErrClosed
 	}
+	return s.flushLocked()
+}
+
+func (s *Socket) flushLocked() (done bool, err error) {
 	if done, err = s.wire.flush(); done && s.owesPong {
 		s.pongLocked()
 	}
@@ -267,9 +271,7 @@ func (s *Socket) Tick(now time.Time) codec.CloseReason {
 	// A shard flushes for a frame of its own. What may be left over besides is a
 	// pong, a ping or new TLS keys, and there may be no more frame for long.
 	if !s.wire.empty() {
-		if done, _ := s.wire.flush(); done && s.owesPong { // an error has ended the wire
-			s.pongLocked()
-		}
+		_, _ = s.flushLocked() // an error has ended the wire
 	}
 	if s.wire.empty() && !s.pinging && (s.bytes != s.confirmed || now.Sub(s.quietAt) >= idlePing) {
 		s.pingLocked()
@@ -515,7 +517,7 @@ func (s *Socket) Serve(h Handler, again func(), ended func(codec.CloseReason)) {
 		return
 	}
 	if err := s.readers.add(s); err != nil {
-		s.Close(s.wire.ended())
+		s.Close(codec.CloseGone)
 		return
 	}
 	s.readers.look(s) // something may have come before

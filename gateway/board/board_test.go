@@ -21,6 +21,20 @@ func newBoard(t *testing.T, o Options) *Board {
 	return b
 }
 
+// watched is a board with a topic, A, in which a watcher is interested.
+func watched(t *testing.T) (*Board, *Watcher, *Topic) {
+	t.Helper()
+	b := newBoard(t, Options{})
+	w, err := b.Watch()
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.Declare("A", true)
+	a := b.Lookup("A")
+	w.Interest(a)
+	return b, w, a
+}
+
 // of is the n-th trade of a symbol, at a second of its own, of an epoch.
 func of(symbol string, epoch int64, n uint64, second float64) *record.Record {
 	r := trade(n)
@@ -276,14 +290,7 @@ func TestSleep(t *testing.T) {
 		"napping, marked before": {timed: true, prompt: true, before: true},
 	} {
 		t.Run(name, func(t *testing.T) {
-			b := newBoard(t, Options{})
-			w, err := b.Watch()
-			if err != nil {
-				t.Fatal(err)
-			}
-			b.Declare("A", true)
-			a := b.Lookup("A")
-			w.Interest(a)
+			b, w, a := watched(t)
 			w.Prompt(a, tt.prompt)
 			if tt.before {
 				b.Publish(of("A", 1, 1, 1))
@@ -385,14 +392,7 @@ func TestNoChangeIsMissed(t *testing.T) {
 
 // TestStoreThenMark: a mark tells of what is there already.
 func TestStoreThenMark(t *testing.T) {
-	b := newBoard(t, Options{})
-	w, err := b.Watch()
-	if err != nil {
-		t.Fatal(err)
-	}
-	b.Declare("A", true)
-	a := b.Lookup("A")
-	w.Interest(a)
+	b, w, a := watched(t)
 	a.mu.Lock() // so that nothing can be stored
 	done := make(chan struct{})
 	go func() { defer close(done); b.Publish(of("A", 1, 1, 1)) }()
@@ -407,13 +407,7 @@ func TestStoreThenMark(t *testing.T) {
 
 // TestClearThenLoad: what changes while a shard reads is marked for its next look.
 func TestClearThenLoad(t *testing.T) {
-	b := newBoard(t, Options{})
-	w, err := b.Watch()
-	if err != nil {
-		t.Fatal(err)
-	}
-	b.Declare("A", true)
-	w.Interest(b.Lookup("A"))
+	b, w, _ := watched(t)
 	b.Publish(of("A", 1, 1, 1))
 	looks := 0
 	for range 3 {

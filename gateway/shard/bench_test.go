@@ -56,10 +56,23 @@ func (h *house) trade(i int) {
 
 var price, size = codec.MustDecimal("64123.45"), codec.MustDecimal("0.00417")
 
-// join has a client come that takes everything.
-func (h *house) join(channel codec.Channel, every time.Duration, symbols ...int) {
+// attach has a client come that takes everything.
+func (h *house) attach() *Session {
 	se := &Session{shard: h.shard, conn: eager{}, dialect: native.MsgPack}
 	h.shard.attach(se)
+	return se
+}
+
+// declare makes topics that have not ticked, T0 and on.
+func (h *house) declare(n int) {
+	for i := range n {
+		h.board.Declare(fmt.Sprintf("T%d", i), true)
+	}
+}
+
+// join has one come and subscribe.
+func (h *house) join(channel codec.Channel, every time.Duration, symbols ...int) {
+	se := h.attach()
 	c := &codec.Command{Op: codec.OpSubscribe, Channel: channel, Every: every}
 	for _, i := range symbols {
 		c.Symbols.Append(codec.SymbolItem{Name: []byte(h.names[i])})
@@ -176,20 +189,9 @@ func BenchmarkSubscribe(b *testing.B) {
 		},
 	} {
 		b.Run(name, func(b *testing.B) {
-			bd, err := board.New(board.Options{})
-			if err != nil {
-				b.Fatal(err)
-			}
-			for i := range 5000 {
-				bd.Declare(fmt.Sprintf("T%d", i), true)
-			}
-			s, err := New(bd, Options{})
-			if err != nil {
-				b.Fatal(err)
-			}
-			s.now = time.Now()
-			se := &Session{shard: s, conn: &fakeConn{}, dialect: native.MsgPack}
-			s.attach(se)
+			h := newHouse(b, 0)
+			h.declare(5000)
+			s, se := h.shard, h.attach()
 			c := &codec.Command{Op: codec.OpSubscribe, Channel: codec.ChannelTicker}
 			names(c)
 			end := *c
@@ -210,25 +212,16 @@ func BenchmarkSubscribe(b *testing.B) {
 // BenchmarkMeet is how long a session that waits for 10,000 names and patterns
 // holds a shard up for each symbol that appears.
 func BenchmarkMeet(b *testing.B) {
-	bd, err := board.New(board.Options{})
-	if err != nil {
-		b.Fatal(err)
-	}
-	s, err := New(bd, Options{})
-	if err != nil {
-		b.Fatal(err)
-	}
-	s.now = time.Now()
-	se := &Session{shard: s, conn: &fakeConn{}, dialect: native.MsgPack}
-	s.attach(se)
+	h := newHouse(b, 0)
+	s, se := h.shard, h.attach()
 	c := &codec.Command{Op: codec.OpSubscribe, Channel: codec.ChannelTicker}
 	for i := range 5000 {
 		c.Symbols.Append(codec.SymbolItem{Name: fmt.Appendf(nil, "W%d", i)})
 		c.Symbols.Append(codec.SymbolItem{Name: fmt.Appendf(nil, "W%d*", i)})
 	}
 	s.carryOut(se, c, make(chan struct{}))
-	bd.Declare("T", true)
-	other := bd.Lookup("T")
+	h.declare(1)
+	other := h.board.Lookup("T0")
 	for b.Loop() {
 		se.meet(s, other)
 	}
@@ -237,23 +230,13 @@ func BenchmarkMeet(b *testing.B) {
 // BenchmarkEnd is how long the end of a session holds a shard up that is still
 // being answered about 10,000 symbols.
 func BenchmarkEnd(b *testing.B) {
-	bd, err := board.New(board.Options{})
-	if err != nil {
-		b.Fatal(err)
-	}
-	for i := range 10_000 {
-		bd.Declare(fmt.Sprintf("T%d", i), true)
-	}
-	s, err := New(bd, Options{})
-	if err != nil {
-		b.Fatal(err)
-	}
-	s.now = time.Now()
+	h := newHouse(b, 0)
+	h.declare(10_000)
+	s := h.shard
 	c := &codec.Command{Op: codec.OpSubscribe, Channel: codec.ChannelTicker}
 	c.Symbols.Append(codec.SymbolItem{Name: []byte("*")})
 	for b.Loop() { // with the subscribing, which is little
-		se := &Session{shard: s, conn: &fakeConn{}, dialect: native.MsgPack}
-		s.attach(se)
+		se := h.attach()
 		s.carryOut(se, c, make(chan struct{}))
 		s.end(se, codec.CloseGone)
 		s.dirty = s.dirty[:0]

@@ -338,14 +338,7 @@ func TestModel(t *testing.T) {
 			c.conn.allow(-1)
 		})
 	}
-	for range 20 {
-		time.Sleep(length / 20)
-		for _, s := range shards {
-			if _, err := ledgers(ctx, s); err != nil {
-				t.Error(err)
-			}
-		}
-	}
+	watchLedgers(ctx, t, shards[:], length)
 	over.Store(true)
 	time.AfterFunc(5*time.Second, stop) // answers that are on their way come
 	acting.Wait()

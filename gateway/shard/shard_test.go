@@ -201,6 +201,19 @@ func ledgers(ctx context.Context, s *Shard) (l codec.Ledger, err error) {
 	return l, nil
 }
 
+// watchLedgers lets d pass, and asks for the ledgers twenty times.
+func watchLedgers(ctx context.Context, t *testing.T, shards []*Shard, d time.Duration) {
+	t.Helper()
+	for range 20 {
+		time.Sleep(d / 20)
+		for _, s := range shards {
+			if _, err := ledgers(ctx, s); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+}
+
 func await(t *testing.T, what string, ok func() bool) {
 	t.Helper()
 	for deadline := time.Now().Add(10 * time.Second); !ok(); time.Sleep(time.Millisecond) {

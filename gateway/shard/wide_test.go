@@ -404,6 +404,16 @@ func (c *wideClient) check(counts codec.Ledger) {
 		}
 		c.fail("%s on %v (begins=%v): %s\n  know %+v\n  %s\n  %s", tp.symbol, ch, m != nil && m.begins, fmt.Sprintf(format, args...), *tp, strings.Join(tr, "; "), strings.Join(cmds, "\n  "))
 	}
+	// followed is the topic that an event is of; nil, and told, if the client
+	// does not follow it.
+	followed := func(e *codec.Event, what string) *wideTopic {
+		tp := topics[[2]uint32{e.ID, uint32(e.Channel)}]
+		if tp == nil || !tp.on {
+			bad(&wideTopic{symbol: e.Symbol}, e.Channel, "%s of id %d, which it does not follow", what, e.ID)
+			return nil
+		}
+		return tp
+	}
 	for i := range list {
 		u := &list[i]
 		if c.t.Failed() {
@@ -496,9 +506,8 @@ func (c *wideClient) check(counts codec.Ledger) {
 				}
 			}
 		case codec.EventReset:
-			tp := topics[[2]uint32{e.ID, uint32(e.Channel)}]
-			if tp == nil || !tp.on {
-				bad(&wideTopic{symbol: e.Symbol}, e.Channel, "a reset of id %d, which it does not follow", e.ID)
+			tp := followed(e, "a reset")
+			if tp == nil {
 				return
 			}
 			note(wideKey{e.Channel, tp.symbol}, "reset %d", e.Epoch)
@@ -508,9 +517,8 @@ func (c *wideClient) check(counts codec.Ledger) {
 			}
 			tp.epoch, tp.seq, tp.no, tp.number, tp.told, tp.reset = e.Epoch, 0, 0, false, 0, true
 		case codec.EventBehind:
-			tp := topics[[2]uint32{e.ID, uint32(e.Channel)}]
-			if tp == nil || !tp.on {
-				bad(&wideTopic{symbol: e.Symbol}, e.Channel, "behind of id %d, which it does not follow", e.ID)
+			tp := followed(e, "behind")
+			if tp == nil {
 				return
 			}
 			note(wideKey{e.Channel, tp.symbol}, "behind %d %d", e.Epoch, e.Seq)
@@ -519,9 +527,8 @@ func (c *wideClient) check(counts codec.Ledger) {
 			}
 			tp.behind = true
 		case codec.EventState:
-			tp := topics[[2]uint32{e.ID, uint32(e.Channel)}]
-			if tp == nil || !tp.on {
-				bad(&wideTopic{symbol: e.Symbol}, e.Channel, "a state of id %d, which it does not follow", e.ID)
+			tp := followed(e, "a state")
+			if tp == nil {
 				return
 			}
 			note(wideKey{e.Channel, tp.symbol}, "state %v", e.State)
@@ -533,9 +540,8 @@ func (c *wideClient) check(counts codec.Ledger) {
 				tp.number, tp.gap = false, true
 			}
 		case codec.EventDrop:
-			tp := topics[[2]uint32{e.ID, uint32(e.Channel)}]
-			if tp == nil || !tp.on {
-				bad(&wideTopic{symbol: e.Symbol}, e.Channel, "a drop of id %d, which it does not follow", e.ID)
+			tp := followed(e, "a drop")
+			if tp == nil {
 				return
 			}
 			note(wideKey{e.Channel, tp.symbol}, "drop %d", e.Count)
@@ -883,14 +889,7 @@ func wideModel(t *testing.T, seed uint64) {
 			c.conn.allow(-1)
 		})
 	}
-	for range 20 {
-		time.Sleep(length / 20)
-		for _, s := range shards {
-			if _, err := ledgers(ctx, s); err != nil {
-				t.Error(err)
-			}
-		}
-	}
+	watchLedgers(ctx, t, shards[:], length)
 	over.Store(true)
 	timer := time.AfterFunc(5*time.Second, stop)
 	acting.Wait()
